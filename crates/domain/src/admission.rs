@@ -1,0 +1,218 @@
+//! A direct call at the door: what is asked, and every answer there can be.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+
+use crate::{
+    AgentId, CallId, ContactId, ExecutionId, PhoneNumber, QueueItemId, QueuePlace, ReservedCall,
+    SlotUse, UserId,
+};
+
+/// Whom to call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A stored contact of the same user.
+    Contact(ContactId),
+    /// A number.
+    Number(PhoneNumber),
+}
+
+/// A direct call that is asked for.
+#[derive(Debug, Clone)]
+pub struct NewDirectCall {
+    /// The id its queue item will have. Made by the caller, so that a repeat after a lost
+    /// connection is recognised.
+    pub item_id: QueueItemId,
+    /// Who asks.
+    pub user_id: UserId,
+    /// Who will talk.
+    pub agent_id: AgentId,
+    /// Whom to call.
+    pub target: Target,
+    /// A name for the person called; a stored contact's own name otherwise.
+    pub contact_name: Option<String>,
+    /// Passed to the provider; a JSON object.
+    pub user_data: Option<Box<RawValue>>,
+    /// The caller id to show; the agent's own otherwise.
+    pub caller_id: Option<String>,
+    /// Not before this.
+    pub scheduled_for: Option<DateTime<Utc>>,
+    /// Becomes `expired` if it has not started this long after its acceptance.
+    pub expires_in: Option<Duration>,
+    /// The client's key for this request, if it gave one.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// A client's key for a request, with a digest of what it asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The header's value, 1 to 255 characters.
+    pub key: String,
+    /// SHA-256 of the request's body.
+    pub request_hash: [u8; 32],
+}
+
+/// What became of an admission, decided and durable.
+#[derive(Debug, Clone)]
+pub enum Admission {
+    /// A slot was free: it is reserved and must now be placed.
+    Started(Box<ReservedCall>),
+    /// It waits.
+    Queued(Queued),
+    /// It was refused. Nothing was written.
+    Refused(Refusal),
+    /// The same idempotency key was used before. Nothing was written.
+    Repeated(Repeat),
+}
+
+/// A call that was accepted and waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queued {
+    /// Its item.
+    pub item_id: QueueItemId,
+    /// Why it could not start at once.
+    pub reason: QueueReason,
+    /// Where it stands.
+    pub place: QueuePlace,
+    /// When it gives up, if it does.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Why a call waits rather than starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueueReason {
+    /// The user's slots are taken.
+    UserLimit(SlotUse),
+    /// The system's slots are taken.
+    SystemLimit(SlotUse),
+    /// Direct calls that came first wait.
+    EarlierDirectCalls {
+        /// How many.
+        ahead: u64,
+    },
+    /// It was asked to start later.
+    Scheduled(DateTime<Utc>),
+    /// An operator paused all dispatch.
+    DispatchPaused,
+    /// The provider has no room, or cannot be reached; its words.
+    Provider(String),
+}
+
+impl fmt::Display for QueueReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UserLimit(SlotUse { limit, active }) => write!(
+                f,
+                "User has reached concurrency limit ({active}/{limit} active calls)"
+            ),
+            Self::SystemLimit(SlotUse { limit, active }) => write!(
+                f,
+                "System has reached concurrency limit ({active}/{limit} active calls)"
+            ),
+            Self::EarlierDirectCalls { ahead } => {
+                write!(f, "Earlier direct calls are waiting ({ahead} ahead)")
+            }
+            Self::Scheduled(at) => write!(f, "Scheduled for {}", at.to_rfc3339()),
+            Self::DispatchPaused => f.write_str("Dispatch is paused by an operator"),
+            Self::Provider(words) => f.write_str(words),
+        }
+    }
+}
+
+/// Why a call was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such user: it was deleted a moment ago.
+    UnknownUser,
+    /// No such agent, or another user's.
+    UnknownAgent,
+    /// No such contact, or another user's.
+    UnknownContact,
+    /// Nothing left to pay with.
+    NoCredits {
+        /// What is left.
+        credits: i64,
+    },
+}
+
+/// What is known of an idempotency key that was used before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repeat {
+    /// Its first request has not been answered yet.
+    InProgress,
+    /// It was used with another body.
+    Mismatch,
+    /// Its answer, to be sent again.
+    Answered(SavedAnswer),
+    /// Its server died before it could answer; this is the item that it made.
+    Unanswered(QueueItemId),
+}
+
+/// An answer as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// JSON body.
+    pub body: String,
+}
+
+/// What became of a reserved call's placement, told to whoever waits at the door.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PlacementReport {
+    /// The provider took it.
+    Placed {
+        /// The call.
+        call_id: CallId,
+        /// The provider's name for it.
+        execution_id: ExecutionId,
+    },
+    /// The provider refused it for good; it is recorded as failed and its slot is free.
+    Refused {
+        /// The call.
+        call_id: CallId,
+        /// The provider's words.
+        reason: String,
+    },
+    /// The provider has no room; the call waits at the head of its queue.
+    Returned(Queued),
+    /// The answer was lost; the call keeps its slot and is being looked up.
+    Unknown {
+        /// The call.
+        call_id: CallId,
+        /// The item it serves.
+        item_id: QueueItemId,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_read_as_clients_expect_them() {
+        let full = SlotUse {
+            limit: 2,
+            active: 2,
+        };
+        assert_eq!(
+            QueueReason::UserLimit(full).to_string(),
+            "User has reached concurrency limit (2/2 active calls)"
+        );
+        assert_eq!(
+            QueueReason::SystemLimit(SlotUse {
+                limit: 10,
+                active: 10
+            })
+            .to_string(),
+            "System has reached concurrency limit (10/10 active calls)"
+        );
+        assert_eq!(
+            QueueReason::EarlierDirectCalls { ahead: 3 }.to_string(),
+            "Earlier direct calls are waiting (3 ahead)"
+        );
+    }
+}

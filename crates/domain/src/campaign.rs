@@ -1,0 +1,158 @@
+//! Campaigns: a list of contacts worked through at priority 0.
+
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+
+use crate::{AgentId, CampaignId, ContactId, UserId};
+
+/// Where a campaign stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CampaignStatus {
+    /// Made, not started.
+    Draft,
+    /// Its calls are queued and go when their turn comes.
+    Active,
+    /// Its calls are queued and wait.
+    Paused,
+    /// Every contact is accounted for.
+    Completed,
+    /// Withdrawn.
+    Cancelled,
+}
+
+impl CampaignStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [
+        Self::Draft,
+        Self::Active,
+        Self::Paused,
+        Self::Completed,
+        Self::Cancelled,
+    ];
+
+    /// The name used on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads [`CampaignStatus::as_str`] back.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
+    /// Whether `next` may follow directly.
+    #[must_use]
+    pub const fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Draft => matches!(next, Self::Active | Self::Cancelled),
+            Self::Active => matches!(next, Self::Paused | Self::Completed | Self::Cancelled),
+            // A paused campaign whose last call in progress ends is complete.
+            Self::Paused => matches!(next, Self::Active | Self::Completed | Self::Cancelled),
+            Self::Completed | Self::Cancelled => false,
+        }
+    }
+}
+
+/// What the user says of a campaign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CampaignFields {
+    /// A name for people.
+    pub name: String,
+    /// Who talks.
+    pub agent_id: AgentId,
+    /// What the campaign is for, in the user's words.
+    pub next_action: String,
+    /// Local time from which calls may be made.
+    pub first_call_time: NaiveTime,
+    /// Local time until which calls may be made; before `first_call_time` it means over midnight.
+    pub last_call_time: NaiveTime,
+    /// First local day.
+    pub start_date: NaiveDate,
+    /// Last local day, if there is one.
+    pub end_date: Option<NaiveDate>,
+    /// An IANA zone for the times above.
+    pub campaign_timezone: Option<String>,
+    /// Whether `campaign_timezone` holds rather than the user's zone.
+    pub use_custom_timezone: bool,
+    /// Calls to a contact after the first that did not get through.
+    pub max_retries: u32,
+    /// Minutes between them.
+    pub retry_interval_minutes: u32,
+}
+
+/// A campaign to be made.
+#[derive(Debug, Clone)]
+pub struct NewCampaign {
+    /// Its identifier.
+    pub id: CampaignId,
+    /// Its owner.
+    pub user_id: UserId,
+    /// What the user said of it.
+    pub fields: CampaignFields,
+    /// Whom to call, in this order; each once.
+    pub contact_ids: Vec<ContactId>,
+}
+
+/// How far a campaign is. `total` is always the sum of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CampaignProgress {
+    /// Contacts in the campaign.
+    pub total: u64,
+    /// Not queued yet: the campaign has not started.
+    pub pending: u64,
+    /// Waiting for a slot.
+    pub queued: u64,
+    /// Holding a slot.
+    pub processing: u64,
+    /// Call took place.
+    pub completed: u64,
+    /// Call did not take place.
+    pub failed: u64,
+    /// Withdrawn.
+    pub cancelled: u64,
+    /// Not started in time.
+    pub expired: u64,
+}
+
+/// A campaign as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Campaign {
+    /// Its identifier.
+    pub id: CampaignId,
+    /// Its owner.
+    pub user_id: UserId,
+    /// What the user said of it.
+    pub fields: CampaignFields,
+    /// Where it stands.
+    pub status: CampaignStatus,
+    /// How far it is.
+    pub progress: CampaignProgress,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When its last contact was accounted for, or it was withdrawn.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_campaign_that_is_over_stays_over() {
+        for next in CampaignStatus::ALL {
+            assert!(!CampaignStatus::Completed.may_become(next));
+            assert!(!CampaignStatus::Cancelled.may_become(next));
+        }
+        assert!(CampaignStatus::Paused.may_become(CampaignStatus::Active));
+        assert!(!CampaignStatus::Draft.may_become(CampaignStatus::Paused));
+    }
+}

@@ -1,0 +1,159 @@
+//! Limits on calls at once, and how much of them is in use.
+
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+/// How many calls may hold a slot at once: 0 to [`ConcurrencyLimit::MAX`].
+///
+/// Zero is a limit like any other: nothing starts until it is raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConcurrencyLimit(u32);
+
+/// A number that is no limit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// Not a whole number.
+    #[error("must be a whole number from 0 to {max}", max = ConcurrencyLimit::MAX)]
+    NotANumber(#[from] ParseIntError),
+    /// A whole number, but not one callq can promise to hold.
+    #[error("must be from 0 to {max}", max = ConcurrencyLimit::MAX)]
+    OutOfRange,
+}
+
+impl ConcurrencyLimit {
+    /// The largest limit, chosen so that sums of limits never overflow 32 bits.
+    pub const MAX: u32 = 1_000_000;
+
+    /// A limit of `value` calls at once.
+    ///
+    /// # Errors
+    /// [`LimitError::OutOfRange`] below 0 or above [`ConcurrencyLimit::MAX`].
+    pub fn new(value: i64) -> Result<Self, LimitError> {
+        match u32::try_from(value) {
+            Ok(value) if value <= Self::MAX => Ok(Self(value)),
+            _ => Err(LimitError::OutOfRange),
+        }
+    }
+
+    /// The number of calls.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for ConcurrencyLimit {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text.trim().parse()?)
+    }
+}
+
+impl fmt::Display for ConcurrencyLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A limit beside the calls that hold a slot under it. `active` may exceed `limit` only after the
+/// limit was lowered: that ends no call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotUse {
+    /// Slots there are.
+    pub limit: u32,
+    /// Slots taken.
+    pub active: u32,
+}
+
+impl SlotUse {
+    /// Slots left.
+    #[must_use]
+    pub const fn available(self) -> u32 {
+        self.limit.saturating_sub(self.active)
+    }
+}
+
+/// A user's turns relative to other users: 1 to 1,000, default 1. Weight 2 gets two turns a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight(u16);
+
+impl Weight {
+    /// One turn a round.
+    pub const ONE: Self = Self(1);
+    /// The heaviest weight.
+    pub const MAX: u16 = 1_000;
+    /// The length of a round in units of virtual time: the stride of weight 1. It is divisible by
+    /// 2, 3, 4, 5, 6, 8, 10 and more, so that common weights give whole strides.
+    pub const ROUND: i64 = 720_720;
+
+    /// A weight, if it lies in 1 to [`Weight::MAX`].
+    #[must_use]
+    pub fn new(value: i64) -> Option<Self> {
+        u16::try_from(value)
+            .ok()
+            .filter(|weight| (1..=Self::MAX).contains(weight))
+            .map(Self)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// How far one call moves its user back in virtual time (stride scheduling, Waldspurger and
+    /// Weihl 1995): `ROUND / weight`, rounded down.
+    #[must_use]
+    pub fn stride(self) -> i64 {
+        Self::ROUND / i64::from(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_outside_the_range_are_refused() {
+        assert!(ConcurrencyLimit::new(0).is_ok());
+        assert_eq!(ConcurrencyLimit::new(-1), Err(LimitError::OutOfRange));
+        assert_eq!(
+            ConcurrencyLimit::new(1_000_001),
+            Err(LimitError::OutOfRange)
+        );
+        assert!("two".parse::<ConcurrencyLimit>().is_err());
+        assert_eq!(
+            " 5 ".parse::<ConcurrencyLimit>().map(ConcurrencyLimit::get),
+            Ok(5)
+        );
+    }
+
+    #[test]
+    fn use_over_a_lowered_limit_leaves_nothing_available() {
+        assert_eq!(
+            SlotUse {
+                limit: 1,
+                active: 3
+            }
+            .available(),
+            0
+        );
+        assert_eq!(
+            SlotUse {
+                limit: 5,
+                active: 3
+            }
+            .available(),
+            2
+        );
+    }
+
+    #[test]
+    fn twice_the_weight_is_half_the_stride() {
+        let two = Weight::new(2).expect("in range");
+        assert_eq!(two.stride() * 2, Weight::ONE.stride());
+        assert!(Weight::new(0).is_none() && Weight::new(1_001).is_none());
+    }
+}
