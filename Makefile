@@ -1,0 +1,47 @@
+# The one list of what can be done here; people and CI use the same targets.
+
+# Homebrew keeps a versioned PostgreSQL off PATH, and the linker asks its pg_config where libpq is.
+keg := $(firstword $(wildcard /opt/homebrew/opt/postgresql@17/bin /usr/local/opt/postgresql@17/bin))
+ifneq ($(keg),)
+export PATH := $(keg):$(PATH)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check lint fmt docs deny build
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what building and running need and this machine lacks
+	@scripts/setup.sh
+
+# The development profile: it compiles in well under half the time of the release profile, and what
+# a first look at callq waits for is the compiler and PostgreSQL, not our own code.
+run: setup ## Serve on port 3001 with a private database
+	cargo run --bin callq -- serve
+
+demo: setup ## Watch a live scenario in the terminal
+	cargo run --bin callq -- demo
+
+test: setup ## Run every test, documentation examples included
+	cargo test --workspace
+
+check: lint docs deny ## Everything CI checks besides the tests
+
+lint: setup ## Formatting and clippy, warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	cargo fmt --all
+
+docs: setup ## Build the API documentation, warnings as errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Advisories need a database from the network: `make deny CHECKS=advisories`.
+CHECKS := bans licenses sources
+deny: setup ## Check the licences and origins of all dependencies
+	@scripts/cargo-deny.sh check --hide-inclusion-graph $(CHECKS)
+
+build: setup ## Build the optimised binary, target/release/callq
+	cargo build --release --bin callq

@@ -1,0 +1,51 @@
+//! What a fake dialer can do with a placement.
+
+use std::time::Duration;
+
+/// What is done with one placement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Dials and answers 201 with the execution id.
+    Accept,
+    /// Does not dial and answers with this status.
+    Refuse(u16),
+    /// Does not dial and answers that there is no room.
+    Busy {
+        /// 429 or 503.
+        status: u16,
+        /// The header's value: seconds or a date.
+        retry_after: Option<String>,
+    },
+    /// Does not dial and never answers.
+    Mute,
+    /// Does not dial and resets the connection.
+    Reset,
+    /// Does not dial and answers 200 with what is no JSON.
+    Garbage,
+    /// Dials and never answers.
+    AcceptThenMute,
+    /// Dials and resets the connection instead of answering.
+    AcceptThenReset,
+    /// Dials at once and answers this much later.
+    SlowAccept(Duration),
+    /// Dials, ends the call, sends its terminal event, and only then answers 201.
+    EventFirst {
+        /// The event's status, such as `busy`.
+        status: &'static str,
+    },
+}
+
+impl Behaviour {
+    /// Whether the call is up afterwards, whatever callq gets to know.
+    #[must_use]
+    pub const fn dials(&self) -> bool {
+        match self {
+            Self::Accept
+            | Self::AcceptThenMute
+            | Self::AcceptThenReset
+            | Self::SlowAccept(_)
+            | Self::EventFirst { .. } => true,
+            Self::Refuse(_) | Self::Busy { .. } | Self::Mute | Self::Reset | Self::Garbage => false,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Brings the events of calls that end by themselves to callq, when they are due, until they are
+//! taken: a callq that was killed in between gets them when it is back.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::carrier::Carrier;
+use super::wire::Client;
+
+/// How many events are under way at once.
+const COURIERS: usize = 8;
+
+/// The pause before an event that was not taken is brought again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A signed event and where it goes.
+#[derive(Debug, Clone)]
+pub(super) struct Event {
+    pub(super) id: String,
+    pub(super) call_id: Uuid,
+    pub(super) execution_id: String,
+    pub(super) status: String,
+    pub(super) callback: String,
+}
+
+impl Event {
+    pub(super) fn body(&self) -> String {
+        json!({
+            "event_id": self.id,
+            "call_id": self.call_id,
+            "execution_id": self.execution_id,
+            "status": self.status,
+            "occurred_at": chrono::Utc::now().to_rfc3339(),
+        })
+        .to_string()
+    }
+}
+
+/// What is to be done at its time.
+pub(super) enum Errand {
+    /// End a call, if it is still up, and bring the news.
+    End {
+        execution_id: String,
+        status: &'static str,
+    },
+    /// Bring an event again.
+    Bring(Event),
+}
+
+/// Errands by the time they are due, in order of their making within the same time.
+#[derive(Default)]
+struct Agenda {
+    errands: BTreeMap<(Instant, u64), Errand>,
+    made: u64,
+    closed: bool,
+}
+
+/// The errands of one dialer.
+#[derive(Default)]
+pub(super) struct Courier {
+    agenda: Mutex<Agenda>,
+    changed: Condvar,
+}
+
+impl Courier {
+    pub(super) fn add(&self, after: Duration, errand: Errand) {
+        let mut agenda = self.lock();
+        agenda.made += 1;
+        let key = (Instant::now() + after, agenda.made);
+        agenda.errands.insert(key, errand);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Agenda> {
+        self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next errand once it is due; `None` when there will be no more.
+    fn next(&self) -> Option<Errand> {
+        let mut agenda = self.lock();
+        loop {
+            if agenda.closed {
+                return None;
+            }
+            let due = agenda.errands.first_key_value().map(|(key, _)| key.0);
+            let wait = match due {
+                Some(due) => due.saturating_duration_since(Instant::now()),
+                None => Duration::from_secs(3_600),
+            };
+            if due.is_some() && wait.is_zero() {
+                return agenda.errands.pop_first().map(|(_, errand)| errand);
+            }
+            let waited = self.changed.wait_timeout(agenda, wait);
+            agenda = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Sets the couriers of a dialer to work.
+pub(super) fn start(carrier: &Arc<Carrier>) -> io::Result<()> {
+    for _ in 0..COURIERS {
+        let (courier, carrier) = (Arc::clone(&carrier.courier), Arc::downgrade(carrier));
+        thread::Builder::new()
+            .name("fake-dialer-courier".into())
+            .spawn(move || work(&courier, &carrier))?;
+    }
+    Ok(())
+}
+
+fn work(courier: &Courier, carrier: &Weak<Carrier>) {
+    let mut client = Client::default();
+    while let Some(errand) = courier.next() {
+        let Some(carrier) = carrier.upgrade() else {
+            return;
+        };
+        let event = match errand {
+            Errand::Bring(event) => Some(event),
+            Errand::End {
+                execution_id,
+                status,
+            } => carrier.end_execution(&execution_id, status),
+        };
+        let Some(event) = event else {
+            continue;
+        };
+        // A call that callq does not know will not be known later either.
+        let taken = matches!(
+            carrier.deliver_with(&mut client, &event),
+            Ok(200..=299 | 404)
+        );
+        if !taken {
+            courier.add(PAUSE, Errand::Bring(event));
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What tests of the other crates stand on: a real PostgreSQL database for each test, thrown away
+//! afterwards. A dev-dependency only; nothing in production names it.
+//!
+//! ```
+//! use callq_testing::TestDatabase;
+//! use diesel::prelude::*;
+//!
+//! let database = TestDatabase::new();
+//! let mut connection = PgConnection::establish(database.url())?;
+//! diesel::sql_query("SELECT 1").execute(&mut connection)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod cluster;
+mod database;
+mod dialer;
+
+pub use database::TestDatabase;
+pub use dialer::{Behaviour, Deed, Dial, DialerOptions, FakeDialer, Ledger, LedgerEntry};
