@@ -587,13 +587,17 @@ COMMENT ON FUNCTION reserved_calls(uuid[]) IS 'What a provider must be told of t
 -- Ending and returning --------------------------------------------------------------------------
 
 CREATE FUNCTION complete_campaigns(p_campaigns uuid[], p_now timestamptz) RETURNS void LANGUAGE sql VOLATILE AS $$
-    UPDATE campaigns c SET status = 'completed', finished_at = p_now, updated_at = p_now
-    FROM campaign_slots s
-    WHERE c.id = ANY (p_campaigns) AND s.campaign_id = c.id AND c.status IN ('active', 'paused')
-        AND s.due = 0 AND s.later = 0 AND s.active = 0
+    WITH done AS (
+        UPDATE campaigns c SET status = 'completed', finished_at = p_now, updated_at = p_now
+        FROM campaign_slots s
+        WHERE c.id = ANY (p_campaigns) AND s.campaign_id = c.id AND c.status IN ('active', 'paused')
+            AND s.due = 0 AND s.later = 0 AND s.active = 0
+        RETURNING c.id
+    )
+    UPDATE campaign_slots SET open = false WHERE campaign_id IN (SELECT id FROM done) AND open
 $$;
 COMMENT ON FUNCTION complete_campaigns(uuid[], timestamptz) IS
-    'Marks those of these campaigns completed whose every contact is accounted for.';
+    'Marks those of these campaigns completed, and closes them, whose every contact is accounted for.';
 
 CREATE FUNCTION end_calls(
     p_server uuid, p_calls uuid[], p_attempts integer[], p_outcomes text[], p_executions text[], p_reasons text[],
@@ -1216,6 +1220,7 @@ DECLARE
     v_now timestamptz;
     v_calls uuid[];
     v_attempts integer[];
+    v_kept uuid[];
 BEGIN
     IF NOT EXISTS (
         SELECT FROM active_calls a
@@ -1227,7 +1232,6 @@ BEGIN
     v_now := lock_engine();
     PERFORM FROM active_calls a WHERE a.owner <> p_server ORDER BY a.call_id FOR UPDATE;
 
-    RETURN QUERY
     WITH adopted AS (
         UPDATE active_calls a SET owner = p_server,
             status = CASE WHEN a.status = 'dialing' AND a.execution_id IS NULL THEN 'unknown' ELSE a.status END,
@@ -1239,19 +1243,19 @@ BEGIN
     ), logged AS (
         INSERT INTO call_events (at, user_id, item_id, call_id, attempt, status, reason, server)
         SELECT v_now, a.user_id, a.item_id, a.call_id, a.attempt, a.status, 'taken over from a server that is gone', p_server
-        FROM adopted a
+        FROM adopted a WHERE a.status <> 'reserved'
     )
-    SELECT a.call_id FROM adopted a WHERE a.status <> 'reserved';
+    SELECT array_agg(a.call_id) FILTER (WHERE a.status = 'reserved'),
+        array_agg(a.attempt) FILTER (WHERE a.status = 'reserved'),
+        array_agg(a.call_id) FILTER (WHERE a.status <> 'reserved')
+    INTO v_calls, v_attempts, v_kept
+    FROM adopted a;
 
-    SELECT array_agg(a.call_id), array_agg(a.attempt) INTO v_calls, v_attempts
-    FROM active_calls a WHERE a.owner = p_server AND a.status = 'reserved' AND a.call_id NOT IN (
-        SELECT e.call_id FROM call_events e
-        WHERE e.item_id = a.item_id AND e.call_id = a.call_id AND e.attempt = a.attempt AND e.status = 'reserved' AND e.server = p_server
-    );
     IF v_calls IS NOT NULL THEN
         PERFORM return_calls(p_server, v_calls, v_attempts, array_fill(0::bigint, ARRAY[cardinality(v_calls)]),
             array_fill('its server stopped before dialing'::text, ARRAY[cardinality(v_calls)]), v_now);
     END IF;
+    RETURN QUERY SELECT unnest(v_kept);
 END
 $$;
 COMMENT ON FUNCTION adopt_orphans(uuid) IS
@@ -1478,3 +1482,20 @@ COMMENT ON VIEW call_records IS 'Every call, up or ended.';
 
 SELECT create_history_partitions();
 SELECT refile_lanes((SELECT array_agg(user_id) FROM user_slots));
+
+-- Planning these statements anew for each batch would cost more than running them: plan once a
+-- connection. Their shapes do not depend on the values: a few keys from arrays, an index's edge.
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOR v_function IN
+        SELECT p.oid FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+        WHERE p.pronamespace = current_schema()::regnamespace AND l.lanname = 'plpgsql'
+            AND p.prorettype <> 'trigger'::regtype
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', v_function);
+        EXECUTE format('ALTER FUNCTION %s SET jit = off', v_function);
+    END LOOP;
+END
+$$;

@@ -1,0 +1,326 @@
+//! Campaigns. A campaign's calls are laid out in the queue when it is made; one row of
+//! `campaign_slots` says whether they may go, so starting and pausing cost the same whatever its
+//! size. Cancelling withdraws them in small transactions, between which others get their turn.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use callq_domain::{
+    Campaign, CampaignId, CampaignStatus, CampaignStore, ContactId, NewCampaign, Page, PageRequest,
+    QueueItemId, StoreError, UserId,
+};
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
+use uuid::Uuid;
+
+use crate::accounts::missing_reference;
+use crate::cursor::{IdPage, List};
+use crate::functions::{self, IdRow};
+use crate::rows::campaign::{CampaignRow, NewCampaignRow};
+use crate::schema::campaigns;
+use crate::{Database, Failure, PostgresStore};
+
+/// How many waiting calls of a cancelled campaign one transaction withdraws. Dispatch waits
+/// meanwhile: some 20 ms.
+const WITHDRAW_CHUNK: usize = 500;
+
+/// How many calls one statement lays out: few enough to stay far below the time a statement may
+/// take.
+const LAY_OUT_CHUNK: usize = 10_000;
+
+#[async_trait]
+impl CampaignStore for PostgresStore {
+    async fn create_campaign(&self, campaign: NewCampaign) -> Result<Campaign, StoreError> {
+        self.database
+            .run(move |conn| create_campaign_on_conn(conn, campaign))
+            .await
+    }
+
+    async fn campaigns(
+        &self,
+        user: UserId,
+        page: PageRequest,
+    ) -> Result<Page<Campaign>, StoreError> {
+        let page = IdPage::new(List::Campaigns, &page)?;
+        self.database
+            .run(move |conn| {
+                let rows: Vec<CampaignRow> = sql_query(format!(
+                    "{} WHERE c.user_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT $3",
+                    CampaignRow::SELECT
+                ))
+                .bind::<SqlUuid, _>(user.as_uuid())
+                .bind::<SqlUuid, _>(page.before)
+                .bind::<BigInt, _>(page.fetch())
+                .load(conn)?;
+                page.of(rows, |row| row.id, CampaignRow::into_campaign)
+            })
+            .await
+    }
+
+    async fn campaign(&self, user: UserId, id: CampaignId) -> Result<Option<Campaign>, StoreError> {
+        self.database
+            .run(move |conn| {
+                let row = find(conn, user.as_uuid(), id.as_uuid())?;
+                row.map(CampaignRow::into_campaign).transpose()
+            })
+            .await
+    }
+
+    async fn set_campaign_status(
+        &self,
+        user: UserId,
+        id: CampaignId,
+        status: CampaignStatus,
+    ) -> Result<Campaign, StoreError> {
+        let changed = self
+            .database
+            .run(move |conn| {
+                set_campaign_status_on_conn(conn, user.as_uuid(), id.as_uuid(), status)
+            })
+            .await?;
+        if status != CampaignStatus::Cancelled {
+            return Ok(changed);
+        }
+        // A task of its own: a client that goes away does not leave it half done.
+        let withdrawal = withdraw_waiting(self.database.clone(), id.as_uuid());
+        match tokio::spawn(withdrawal).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                log::warn!(campaign_id:% = id; "housekeeping will withdraw the rest of a cancelled campaign: {error}");
+                return Ok(changed);
+            }
+            Err(error) => return Err(StoreError::Internal(error.to_string())),
+        }
+        Ok(self.campaign(user, id).await?.unwrap_or(changed))
+    }
+}
+
+fn find(conn: &mut PgConnection, user: Uuid, id: Uuid) -> QueryResult<Option<CampaignRow>> {
+    sql_query(format!(
+        "{} WHERE c.id = $1 AND c.user_id = $2",
+        CampaignRow::SELECT
+    ))
+    .bind::<SqlUuid, _>(id)
+    .bind::<SqlUuid, _>(user)
+    .get_result(conn)
+    .optional()
+}
+
+fn create_campaign_on_conn(
+    conn: &mut PgConnection,
+    mut campaign: NewCampaign,
+) -> Result<Campaign, Failure> {
+    let mut seen = HashSet::with_capacity(campaign.contact_ids.len());
+    campaign.contact_ids.retain(|contact| seen.insert(*contact));
+    let (id, user) = (campaign.id.as_uuid(), campaign.user_id.as_uuid());
+    let agent = campaign.fields.agent_id.as_uuid();
+    let contacts: Vec<Uuid> = campaign.contact_ids.iter().map(|id| id.as_uuid()).collect();
+
+    let own_agents =
+        sql_query("SELECT id FROM agents WHERE id = $1 AND user_id = $2 FOR KEY SHARE")
+            .bind::<SqlUuid, _>(agent)
+            .bind::<SqlUuid, _>(user)
+            .execute(conn)?;
+    if own_agents == 0 {
+        return Err(StoreError::NotFound.into());
+    }
+    lock_contacts(conn, user, &contacts)?;
+    diesel::insert_into(campaigns::table)
+        .values(NewCampaignRow::new(&campaign))
+        .execute(conn)
+        .map_err(missing_reference)?;
+    lay_out_calls(conn, user, id, agent, &contacts)?;
+    find(conn, user, id)?
+        .ok_or(StoreError::NotFound)?
+        .into_campaign()
+}
+
+/// Keeps the contacts as they are until the calls to them exist, so that a change to one of them
+/// comes before all of it or reaches its call too.
+fn lock_contacts(conn: &mut PgConnection, user: Uuid, contacts: &[Uuid]) -> Result<(), Failure> {
+    #[derive(QueryableByName)]
+    struct CountRow {
+        #[diesel(sql_type = BigInt)]
+        found: i64,
+    }
+    let row: CountRow = sql_query(
+        "SELECT count(*) AS found FROM \
+         (SELECT FROM contacts WHERE id = ANY ($1) AND user_id = $2 FOR SHARE) c",
+    )
+    .bind::<Array<SqlUuid>, _>(contacts)
+    .bind::<SqlUuid, _>(user)
+    .get_result(conn)?;
+    if usize::try_from(row.found) == Ok(contacts.len()) {
+        return Ok(());
+    }
+    let missing: IdRow = sql_query(
+        "SELECT i.id FROM unnest($1) WITH ORDINALITY i (id, nth) \
+         WHERE NOT EXISTS (SELECT FROM contacts c WHERE c.id = i.id AND c.user_id = $2) \
+         ORDER BY i.nth LIMIT 1",
+    )
+    .bind::<Array<SqlUuid>, _>(contacts)
+    .bind::<SqlUuid, _>(user)
+    .get_result(conn)?;
+    let missing = ContactId::from(missing.id);
+    Err(StoreError::Conflict(format!("contact {missing} does not exist")).into())
+}
+
+/// Everything a campaign is besides its own row. The database checks what each call refers to one
+/// by one, which is most of the time that this takes.
+fn lay_out_calls(
+    conn: &mut PgConnection,
+    user: Uuid,
+    campaign: Uuid,
+    agent: Uuid,
+    contacts: &[Uuid],
+) -> QueryResult<()> {
+    sql_query(
+        "INSERT INTO campaign_slots (campaign_id, user_id, due) VALUES ($1, $2, cardinality($3))",
+    )
+    .bind::<SqlUuid, _>(campaign)
+    .bind::<SqlUuid, _>(user)
+    .bind::<Array<SqlUuid>, _>(contacts)
+    .execute(conn)?;
+    for (nth, chunk) in contacts.chunks(LAY_OUT_CHUNK).enumerate() {
+        let before = i64::try_from(nth * LAY_OUT_CHUNK).unwrap_or(i64::MAX);
+        sql_query(
+            "INSERT INTO campaign_contacts (campaign_id, contact_id, ordinal) \
+             SELECT $1, i.id, $3 + i.nth FROM unnest($2) WITH ORDINALITY i (id, nth)",
+        )
+        .bind::<SqlUuid, _>(campaign)
+        .bind::<Array<SqlUuid>, _>(chunk)
+        .bind::<BigInt, _>(before)
+        .execute(conn)?;
+        insert_calls(conn, user, campaign, agent, chunk)?;
+    }
+    Ok(())
+}
+
+/// A queue item for each contact, in order, and the first event of each.
+fn insert_calls(
+    conn: &mut PgConnection,
+    user: Uuid,
+    campaign: Uuid,
+    agent: Uuid,
+    contacts: &[Uuid],
+) -> QueryResult<()> {
+    let items: Vec<Uuid> = contacts.iter().map(|_| QueueItemId::new().into()).collect();
+    sql_query(
+        "INSERT INTO call_queue (id, user_id, agent_id, contact_id, campaign_id, call_type, \
+             priority, position, status, phone_number, contact_name, user_data, queued_at, due_at, \
+             due_since) \
+         SELECT i.item_id, $1, $2, i.id, $3, 'campaign', 0, nextval('call_queue_position_seq'), \
+             'queued', i.phone_number, i.name, i.user_data, now(), now(), now() \
+         FROM ( \
+             SELECT n.item_id, c.id, c.phone_number, c.name, c.user_data \
+             FROM unnest($4, $5) WITH ORDINALITY n (item_id, contact_id, nth) \
+             JOIN contacts c ON c.id = n.contact_id \
+             ORDER BY n.nth \
+         ) i",
+    )
+    .bind::<SqlUuid, _>(user)
+    .bind::<SqlUuid, _>(agent)
+    .bind::<SqlUuid, _>(campaign)
+    .bind::<Array<SqlUuid>, _>(&items)
+    .bind::<Array<SqlUuid>, _>(contacts)
+    .execute(conn)?;
+    sql_query(
+        "INSERT INTO call_events (at, user_id, item_id, status) \
+         SELECT now(), $1, i.id, 'queued' FROM unnest($2) WITH ORDINALITY i (id, nth) \
+         ORDER BY i.nth",
+    )
+    .bind::<SqlUuid, _>(user)
+    .bind::<Array<SqlUuid>, _>(&items)
+    .execute(conn)
+    .map(drop)
+}
+
+fn set_campaign_status_on_conn(
+    conn: &mut PgConnection,
+    user: Uuid,
+    id: Uuid,
+    next: CampaignStatus,
+) -> Result<Campaign, Failure> {
+    let at = functions::lock_engine(conn)?;
+    let present = find(conn, user, id)?
+        .ok_or(StoreError::NotFound)?
+        .status()?;
+    let asked = matches!(
+        next,
+        CampaignStatus::Active | CampaignStatus::Paused | CampaignStatus::Cancelled
+    );
+    if !asked || !present.may_become(next) {
+        let sentence = format!("campaign is {}", present.as_str());
+        return Err(StoreError::Conflict(sentence).into());
+    }
+    sql_query(
+        "UPDATE campaigns SET status = $2, updated_at = $3, \
+         started_at = CASE $2 WHEN 'active' THEN coalesce(started_at, $3) ELSE started_at END, \
+         finished_at = CASE $2 WHEN 'cancelled' THEN $3 END WHERE id = $1",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<Text, _>(next.as_str())
+    .bind::<Timestamptz, _>(at)
+    .execute(conn)?;
+    functions::set_campaign_open(conn, id, next == CampaignStatus::Active)?;
+    // One with nothing left to do is over at once.
+    functions::complete_campaigns(conn, &[id], at)?;
+    find(conn, user, id)?
+        .ok_or(StoreError::NotFound)?
+        .into_campaign()
+}
+
+async fn withdraw_waiting(database: Database, campaign: Uuid) -> Result<(), StoreError> {
+    while database
+        .run(move |conn| withdraw_chunk(conn, campaign))
+        .await?
+    {}
+    Ok(())
+}
+
+/// Withdraws some of the waiting calls of a campaign that is cancelled already. Answers whether
+/// there may be more.
+fn withdraw_chunk(conn: &mut PgConnection, campaign: Uuid) -> Result<bool, Failure> {
+    let at: DateTime<Utc> = functions::lock_engine(conn)?;
+    // Two halves, each the left edge of a partial index.
+    let waiting: Vec<IdRow> = sql_query(
+        "(SELECT id FROM call_queue WHERE campaign_id = $1 AND status = 'queued' \
+             AND call_type = 'campaign' AND wakes_at IS NULL LIMIT $2) \
+         UNION ALL \
+         (SELECT id FROM call_queue WHERE campaign_id = $1 AND status = 'queued' \
+             AND wakes_at IS NOT NULL LIMIT $2) \
+         LIMIT $2",
+    )
+    .bind::<SqlUuid, _>(campaign)
+    .bind::<BigInt, _>(i64::try_from(WITHDRAW_CHUNK).unwrap_or(i64::MAX))
+    .load(conn)?;
+    if waiting.is_empty() {
+        return Ok(false);
+    }
+    let ids: Vec<Uuid> = waiting.into_iter().map(|row| row.id).collect();
+    functions::withdraw_items(conn, &ids, "cancelled", "campaign cancelled", at)?;
+    Ok(ids.len() == WITHDRAW_CHUNK)
+}
+
+/// Withdraws some of the calls that still wait although their campaign is cancelled: a server died
+/// between the two, or a call came back to the queue since. Answers whether there may be more.
+pub(crate) fn withdraw_cancelled_campaigns_chunk(conn: &mut PgConnection) -> Result<bool, Failure> {
+    let unfinished: Option<IdRow> = sql_query(
+        "SELECT c.id FROM campaign_slots s JOIN campaigns c ON c.id = s.campaign_id \
+         WHERE s.due + s.later > 0 AND c.status = 'cancelled' AND ( \
+             EXISTS (SELECT FROM call_queue q WHERE q.campaign_id = c.id AND q.status = 'queued' \
+                 AND q.call_type = 'campaign' AND q.wakes_at IS NULL) \
+             OR EXISTS (SELECT FROM call_queue q WHERE q.campaign_id = c.id \
+                 AND q.status = 'queued' AND q.wakes_at IS NOT NULL)) \
+         LIMIT 1",
+    )
+    .get_result(conn)
+    .optional()?;
+    let Some(IdRow { id }) = unfinished else {
+        return Ok(false);
+    };
+    withdraw_chunk(conn, id)?;
+    Ok(true)
+}

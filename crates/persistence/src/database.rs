@@ -1,0 +1,308 @@
+//! The one door to PostgreSQL: a pooled connection and the transaction on it run together on a
+//! blocking thread, never on an actix worker.
+
+use std::time::Duration;
+
+use callq_domain::StoreError;
+use diesel::connection::{CacheSize, SimpleConnection};
+use diesel::r2d2::{
+    ConnectionManager, CustomizeConnection, Error as PoolError, Pool, PooledConnection,
+};
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::{Connection, PgConnection};
+
+/// A pool of connections to one database. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool<ConnectionManager<PgConnection>>,
+}
+
+/// Opens a transaction whose statements and pauses are bounded. One round trip, and `SET LOCAL`
+/// rather than a session setting, so that it holds through PgBouncer in transaction mode too.
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '15s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '15s'";
+
+/// As [`BEGIN`], for work that reads many rows and holds no lock.
+const BEGIN_LONG: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+    SET LOCAL statement_timeout = '120s'; SET LOCAL idle_in_transaction_session_timeout = '15s'";
+
+impl Database {
+    /// How long a caller waits for a connection before it is told that there is none.
+    const CHECK_OUT_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// A pool of at most `size` connections. Connects lazily: an unreachable database shows at the
+    /// first use, not here.
+    ///
+    /// # Errors
+    /// [`StoreError::Internal`] if `size` is 0.
+    pub fn new(url: &str, size: u32) -> Result<Self, StoreError> {
+        Self::build(
+            url,
+            size,
+            Pool::builder()
+                .min_idle(Some(0))
+                .connection_customizer(Box::new(UnnamedStatements)),
+        )
+    }
+
+    /// As [`Database::new`], for the engine: each new connection first rehearses a call's life, so
+    /// that the first real one does not wait for PostgreSQL to plan the engine's functions. All
+    /// `size` connections are made at once, in the background.
+    ///
+    /// # Errors
+    /// As [`Database::new`].
+    pub fn for_engine(url: &str, size: u32) -> Result<Self, StoreError> {
+        Self::build(
+            url,
+            size,
+            Pool::builder().connection_customizer(Box::new(Rehearsed)),
+        )
+    }
+
+    fn build(
+        url: &str,
+        size: u32,
+        builder: r2d2::Builder<ConnectionManager<PgConnection>>,
+    ) -> Result<Self, StoreError> {
+        if size == 0 {
+            return Err(StoreError::Internal(
+                "the pool needs at least one connection".into(),
+            ));
+        }
+        let pool = builder
+            .max_size(size)
+            .connection_timeout(Self::CHECK_OUT_TIMEOUT)
+            // A broken connection is noticed by BEGIN, which costs nothing extra.
+            .test_on_check_out(false)
+            .build_unchecked(ConnectionManager::new(with_time_outs(url)));
+        Ok(Self { pool })
+    }
+
+    /// Runs `work` in a transaction of its own and commits it.
+    ///
+    /// # Errors
+    /// What `work` answers, after a rollback; [`StoreError::Unavailable`] if the database cannot
+    /// be reached or does not confirm the commit, which then may or may not have happened.
+    pub async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.run_with(BEGIN, work).await
+    }
+
+    /// As [`Database::run`], read-only, in one snapshot, with two minutes rather than 15 seconds.
+    ///
+    /// # Errors
+    /// As [`Database::run`].
+    pub async fn run_long_read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.run_with(BEGIN_LONG, work).await
+    }
+
+    async fn run_with<T, F>(&self, begin: &'static str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        let database = self.clone();
+        tokio::task::spawn_blocking(move || database.run_blocking(begin, work))
+            .await
+            .unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string())))
+    }
+
+    fn run_blocking<T, F>(&self, begin: &str, work: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure>,
+    {
+        let mut connection = self.begun(begin)?;
+        match work(&mut connection) {
+            Ok(value) => {
+                connection
+                    .batch_execute("COMMIT")
+                    .map_err(|error| unavailable(&error))?;
+                Ok(value)
+            }
+            Err(failure) => {
+                if connection.batch_execute("ROLLBACK").is_err() {
+                    discard(connection);
+                }
+                Err(failure.0)
+            }
+        }
+    }
+
+    /// A connection with a transaction begun. Connections that broke while idle are passed over:
+    /// nothing was sent on them yet.
+    fn begun(
+        &self,
+        begin: &str,
+    ) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
+        for _ in 0..=self.pool.max_size() {
+            let mut connection = self
+                .pool
+                .get()
+                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            match connection.batch_execute(begin) {
+                Ok(()) => return Ok(connection),
+                Err(error) => {
+                    log::debug!("passing over a broken connection: {error}");
+                    discard(connection);
+                }
+            }
+        }
+        Err(StoreError::Unavailable("every connection is broken".into()))
+    }
+
+    /// Connections now open, and those of them not in use.
+    #[must_use]
+    pub fn connections(&self) -> (u32, u32) {
+        let state = self.pool.state();
+        (state.connections, state.idle_connections)
+    }
+}
+
+/// Has the query builder's statements sent unnamed, like those written as SQL: a named one lives on
+/// one server connection, and PgBouncer in transaction mode hands out another each time.
+#[derive(Debug)]
+struct UnnamedStatements;
+
+impl CustomizeConnection<PgConnection, PoolError> for UnnamedStatements {
+    fn on_acquire(&self, connection: &mut PgConnection) -> Result<(), PoolError> {
+        connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+        Ok(())
+    }
+}
+
+/// Rehearses on each new connection.
+#[derive(Debug)]
+struct Rehearsed;
+
+impl CustomizeConnection<PgConnection, PoolError> for Rehearsed {
+    fn on_acquire(&self, conn: &mut PgConnection) -> Result<(), PoolError> {
+        UnnamedStatements.on_acquire(conn)?;
+        if let Err(cause) = crate::rehearsal::rehearse(conn) {
+            // Only the first batches are slower for it.
+            log::debug!("no rehearsal on a new connection: {cause}");
+        }
+        Ok(())
+    }
+}
+
+/// Takes a connection that can no longer be trusted out of the pool: r2d2 drops what it finds
+/// broken, and a transaction manager told of a broken transaction says so.
+fn discard(mut connection: PooledConnection<ConnectionManager<PgConnection>>) {
+    use diesel::connection::{AnsiTransactionManager, TransactionManager};
+    let status = <AnsiTransactionManager as TransactionManager<PgConnection>>::transaction_manager_status_mut(
+        &mut *connection,
+    );
+    status.set_in_error();
+}
+
+/// Bounds the time to connect and the time a silent network is believed in, unless the URL does.
+fn with_time_outs(url: &str) -> String {
+    let mut url = url.to_owned();
+    let is_uri = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    for (name, value) in [("connect_timeout", "5"), ("tcp_user_timeout", "15000")] {
+        if !url.contains(name) {
+            let separator = match (is_uri, url.contains('?')) {
+                (true, true) => "&",
+                (true, false) => "?",
+                (false, _) => " ",
+            };
+            url.push_str(&format!("{separator}{name}={value}"));
+        }
+    }
+    url
+}
+
+/// A connection outside any pool, for migrations.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] if the database cannot be reached.
+pub fn connect(url: &str) -> Result<PgConnection, StoreError> {
+    PgConnection::establish(&with_time_outs(url))
+        .map_err(|error| StoreError::Unavailable(error.to_string()))
+}
+
+/// Why a transaction is rolled back.
+#[derive(Debug)]
+pub struct Failure(StoreError);
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<DieselError> for Failure {
+    fn from(error: DieselError) -> Self {
+        Self(classify(&error))
+    }
+}
+
+/// Tells faults of the database, which pass, from defects of ours, which do not.
+fn classify(error: &DieselError) -> StoreError {
+    match error {
+        DieselError::NotFound => StoreError::NotFound,
+        DieselError::DatabaseError(kind, information) => match kind {
+            DatabaseErrorKind::ClosedConnection
+            | DatabaseErrorKind::SerializationFailure
+            | DatabaseErrorKind::ReadOnlyTransaction
+            | DatabaseErrorKind::UnableToSendCommand => unavailable(error),
+            DatabaseErrorKind::Unknown if is_passing(information.message()) => unavailable(error),
+            _ => StoreError::Internal(error.to_string()),
+        },
+        DieselError::BrokenTransactionManager => unavailable(error),
+        _ => StoreError::Internal(error.to_string()),
+    }
+}
+
+/// Diesel does not hand on the SQLSTATE, so faults are told by PostgreSQL's message texts.
+fn is_passing(message: &str) -> bool {
+    const SIGNS: [&str; 13] = [
+        "terminating connection",
+        "shutting down",
+        "starting up",
+        "recovery",
+        "deadlock detected",
+        "statement timeout",
+        "lock timeout",
+        "could not extend file",
+        "No space left on device",
+        "out of shared memory",
+        "too many clients",
+        "server closed the connection",
+        "connection",
+    ];
+    SIGNS.iter().any(|sign| message.contains(sign))
+}
+
+fn unavailable(error: &DieselError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_outs_are_added_only_where_the_url_has_none() {
+        assert_eq!(
+            with_time_outs("postgresql:///callq?host=%2Ftmp"),
+            "postgresql:///callq?host=%2Ftmp&connect_timeout=5&tcp_user_timeout=15000"
+        );
+        assert_eq!(
+            with_time_outs("postgres://h/db?connect_timeout=2"),
+            "postgres://h/db?connect_timeout=2&tcp_user_timeout=15000"
+        );
+        assert_eq!(
+            with_time_outs("host=/tmp dbname=callq"),
+            "host=/tmp dbname=callq connect_timeout=5 tcp_user_timeout=15000"
+        );
+        assert!(with_time_outs("postgres://h/db").starts_with("postgres://h/db?connect_timeout"));
+    }
+}

@@ -1,0 +1,219 @@
+//! What operators see and change: limits, the pause switch, users with their load, the audit.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use callq_domain::{
+    AuditDifference, ConcurrencyLimit, OperatorStore, Page, PageRequest, StoreError, SystemGauges,
+    SystemState, User, UserChange, UserId, UserLoad,
+};
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Bool, Double, Integer, Nullable, Timestamptz, Uuid as SqlUuid};
+use uuid::Uuid;
+
+use crate::cursor::{IdPage, List};
+use crate::queue::LOAD_COLUMNS;
+use crate::rows::system::{AuditRow, SystemRow};
+use crate::rows::user::{LoadRow, UserLoadRow, UserRow, limit_column};
+use crate::rows::{count, unreadable};
+use crate::{Failure, PostgresStore, functions, migrations};
+
+impl PostgresStore {
+    /// Sets the system's limit at a first start. Once it was set, by this or by an operator, this
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the database cannot be reached.
+    pub async fn initialize_system_limit(
+        &self,
+        limit: ConcurrencyLimit,
+    ) -> Result<SystemState, StoreError> {
+        self.database
+            .run(move |conn| {
+                functions::lock_engine(conn)?;
+                sql_query(
+                    "UPDATE system_state SET concurrent_calls_limit = $1, limit_was_set = true \
+                     WHERE NOT limit_was_set",
+                )
+                .bind::<Integer, _>(limit_column(limit))
+                .execute(conn)?;
+                system_state_on_conn(conn)
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl OperatorStore for PostgresStore {
+    async fn system_state(&self) -> Result<SystemState, StoreError> {
+        self.database.run(system_state_on_conn).await
+    }
+
+    async fn set_system_limit(&self, limit: ConcurrencyLimit) -> Result<SystemState, StoreError> {
+        self.database
+            .run(move |conn| {
+                functions::lock_engine(conn)?;
+                sql_query(
+                    "UPDATE system_state SET concurrent_calls_limit = $1, limit_was_set = true",
+                )
+                .bind::<Integer, _>(limit_column(limit))
+                .execute(conn)?;
+                system_state_on_conn(conn)
+            })
+            .await
+    }
+
+    async fn set_dispatch_paused(&self, paused: bool) -> Result<SystemState, StoreError> {
+        self.database
+            .run(move |conn| {
+                functions::lock_engine(conn)?;
+                sql_query("UPDATE system_state SET dispatch_paused = $1")
+                    .bind::<Bool, _>(paused)
+                    .execute(conn)?;
+                system_state_on_conn(conn)
+            })
+            .await
+    }
+
+    async fn user_loads(&self, page: PageRequest) -> Result<Page<UserLoad>, StoreError> {
+        let page = IdPage::new(List::Users, &page)?;
+        self.database
+            .run(move |conn| {
+                let rows: Vec<UserLoadRow> = sql_query(format!(
+                    "SELECT u.*, {LOAD_COLUMNS} FROM users u JOIN user_slots s ON s.user_id = u.id \
+                     WHERE u.id < $1 ORDER BY u.id DESC LIMIT $2"
+                ))
+                .bind::<SqlUuid, _>(page.before)
+                .bind::<BigInt, _>(page.fetch())
+                .load(conn)?;
+                page.of(rows, |row| row.user.id, UserLoadRow::into_load)
+            })
+            .await
+    }
+
+    async fn user_load(&self, id: UserId) -> Result<Option<UserLoad>, StoreError> {
+        self.database
+            .run(move |conn| {
+                let row: Option<UserLoadRow> = sql_query(format!(
+                    "SELECT u.*, {LOAD_COLUMNS} FROM users u JOIN user_slots s ON s.user_id = u.id \
+                     WHERE u.id = $1"
+                ))
+                .bind::<SqlUuid, _>(id.as_uuid())
+                .get_result(conn)
+                .optional()?;
+                row.map(UserLoadRow::into_load).transpose()
+            })
+            .await
+    }
+
+    async fn update_user(&self, id: UserId, change: UserChange) -> Result<User, StoreError> {
+        self.database
+            .run(move |conn| update_user_on_conn(conn, id.as_uuid(), &change))
+            .await
+    }
+
+    async fn audit(&self) -> Result<Vec<AuditDifference>, StoreError> {
+        self.database
+            .run_long_read(|conn| {
+                let rows: Vec<AuditRow> =
+                    sql_query("SELECT counter, subject, kept, counted FROM audit_counters()")
+                        .load(conn)?;
+                Ok(rows.into_iter().map(AuditDifference::from).collect())
+            })
+            .await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.database
+            .run(|conn| {
+                migrations::check_current_on_conn(conn)
+                    .map_err(|error| StoreError::Unavailable(error.to_string()).into())
+            })
+            .await
+    }
+
+    async fn gauges(&self) -> Result<SystemGauges, StoreError> {
+        self.database.run_long_read(gauges_on_conn).await
+    }
+}
+
+fn system_state_on_conn(conn: &mut PgConnection) -> Result<SystemState, Failure> {
+    sql_query(format!("SELECT {} FROM system_state", SystemRow::COLUMNS))
+        .get_result::<SystemRow>(conn)?
+        .into_state()
+}
+
+fn update_user_on_conn(
+    conn: &mut PgConnection,
+    id: Uuid,
+    change: &UserChange,
+) -> Result<User, Failure> {
+    functions::lock_engine(conn)?;
+    let reserved = change
+        .direct_reserved_slots
+        .map(|slots| i32::try_from(slots).unwrap_or(i32::MAX));
+    let row: UserRow = sql_query(
+        "UPDATE users SET concurrent_calls_limit = coalesce($2, concurrent_calls_limit), \
+         direct_reserved_slots = coalesce($3, direct_reserved_slots), \
+         weight = coalesce($4, weight), \
+         credits = CASE WHEN $5 THEN $6 ELSE credits END, updated_at = now() \
+         WHERE id = $1 RETURNING *",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<Nullable<Integer>, _>(change.concurrent_calls_limit.map(limit_column))
+    .bind::<Nullable<Integer>, _>(reserved)
+    .bind::<Nullable<Integer>, _>(change.weight.map(|weight| i32::from(weight.get())))
+    .bind::<Bool, _>(change.credits.is_some())
+    .bind::<Nullable<BigInt>, _>(change.credits.flatten())
+    .get_result(conn)?;
+    functions::refile_lanes(conn, &[id])?;
+    row.into_user()
+}
+
+#[derive(QueryableByName)]
+struct GaugesRow {
+    #[diesel(embed)]
+    load: LoadRow,
+    #[diesel(sql_type = BigInt)]
+    unknown: i64,
+    #[diesel(sql_type = BigInt)]
+    violations: i64,
+    #[diesel(sql_type = Double)]
+    oldest_snapshot_seconds: f64,
+    #[diesel(sql_type = Timestamptz)]
+    at: DateTime<Utc>,
+}
+
+fn gauges_on_conn(conn: &mut PgConnection) -> Result<SystemGauges, Failure> {
+    let system = system_state_on_conn(conn)?;
+    let row: GaugesRow = sql_query(
+        "SELECT coalesce(sum(s.due_direct::bigint + s.later_direct), 0)::bigint AS direct_queued, \
+             coalesce(sum(s.active_direct), 0)::bigint AS direct_processing, \
+             (SELECT coalesce(sum(l.due::bigint + l.later), 0)::bigint \
+                 FROM campaign_slots l JOIN campaigns c ON c.id = l.campaign_id \
+                 WHERE l.due + l.later > 0 AND c.status <> 'draft') AS campaign_queued, \
+             coalesce(sum(s.active_campaign), 0)::bigint AS campaign_processing, \
+             (SELECT count(*) FROM active_calls WHERE status = 'unknown') AS unknown, \
+             (SELECT count(*) FROM priority_violations) AS violations, \
+             (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0) \
+                 FROM pg_stat_activity WHERE backend_xmin IS NOT NULL \
+                     AND datname = current_database() AND pid <> pg_backend_pid() \
+             )::double precision AS oldest_snapshot_seconds, \
+             now() AS at \
+         FROM user_slots s",
+    )
+    .get_result(conn)?;
+    let seconds = row.oldest_snapshot_seconds;
+    Ok(SystemGauges {
+        slots: system.slots,
+        direct: row.load.direct()?,
+        campaign: row.load.campaign()?,
+        unknown: count("active_calls", row.unknown)?,
+        priority_violations: count("priority_violations", row.violations)?,
+        oldest_snapshot: Duration::try_from_secs_f64(seconds.max(0.0))
+            .map_err(|_| unreadable("pg_stat_activity.xact_start", seconds))?,
+        at: row.at,
+    })
+}

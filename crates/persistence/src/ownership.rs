@@ -1,0 +1,157 @@
+//! Which servers live, and what the dead ones left: leases by the database's clock.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use callq_domain::{Attempt, Call, DoubtfulCall, OwnershipStore, ServerId, StoreError};
+use diesel::sql_types::{Array, BigInt, Integer, Uuid as SqlUuid};
+use diesel::{PgConnection, RunQueryDsl, sql_query};
+use uuid::Uuid;
+
+use crate::calls::CallRow;
+use crate::campaigns::withdraw_cancelled_campaigns_chunk;
+use crate::{Failure, PostgresStore, functions};
+
+/// A reservation this old was never going to be dialled: its server lost the answer.
+const STALE_RESERVATION: Duration = Duration::from_secs(10);
+
+#[async_trait]
+impl OwnershipStore for PostgresStore {
+    async fn renew_lease(&self, server: ServerId, lease: Duration) -> Result<(), StoreError> {
+        let lease_ms = millis(lease);
+        self.database
+            .run(move |conn| Ok(functions::renew_lease(conn, server.as_uuid(), lease_ms)?))
+            .await
+    }
+
+    async fn retire(&self, server: ServerId) -> Result<(), StoreError> {
+        self.database
+            .run(move |conn| {
+                sql_query("DELETE FROM servers WHERE id = $1")
+                    .bind::<SqlUuid, _>(server.as_uuid())
+                    .execute(conn)?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn retire_others(&self, server: ServerId) -> Result<u64, StoreError> {
+        self.database
+            .run(move |conn| {
+                let retired = sql_query("DELETE FROM servers WHERE id <> $1")
+                    .bind::<SqlUuid, _>(server.as_uuid())
+                    .execute(conn)?;
+                Ok(retired as u64)
+            })
+            .await
+    }
+
+    async fn adopt_orphans(&self, server: ServerId) -> Result<Vec<Call>, StoreError> {
+        self.database
+            .run(move |conn| {
+                let adopted = functions::adopt_orphans(conn, server.as_uuid())?;
+                if adopted.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let rows: Vec<CallRow> =
+                    sql_query(format!("{} WHERE id = ANY ($1)", CallRow::SELECT))
+                        .bind::<Array<SqlUuid>, _>(adopted)
+                        .load(conn)?;
+                rows.into_iter().map(CallRow::into_call).collect()
+            })
+            .await
+    }
+
+    async fn doubtful_calls(
+        &self,
+        server: ServerId,
+        max_age: Duration,
+    ) -> Result<Vec<DoubtfulCall>, StoreError> {
+        let max_age_ms = millis(max_age);
+        self.database
+            .run(move |conn| doubtful_calls_on_conn(conn, server.as_uuid(), max_age_ms))
+            .await
+    }
+
+    async fn maintain(&self) -> Result<(), StoreError> {
+        self.database
+            .run(|conn| {
+                functions::create_history_partitions(conn)?;
+                sql_query(
+                    "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'",
+                )
+                .execute(conn)?;
+                sql_query("DELETE FROM servers WHERE lease_until < now() - interval '1 day'")
+                    .execute(conn)?;
+                Ok(())
+            })
+            .await?;
+        while self
+            .database
+            .run(withdraw_cancelled_campaigns_chunk)
+            .await?
+        {}
+        Ok(())
+    }
+
+    async fn mark_overdue(&self, server: ServerId, attempt: Attempt) -> Result<(), StoreError> {
+        self.database
+            .run(move |conn| {
+                sql_query(
+                    "UPDATE active_calls SET overdue = true \
+                     WHERE call_id = $1 AND attempt = $2 AND owner = $3",
+                )
+                .bind::<SqlUuid, _>(attempt.call_id.as_uuid())
+                .bind::<Integer, _>(i32::try_from(attempt.number).unwrap_or(i32::MAX))
+                .bind::<SqlUuid, _>(server.as_uuid())
+                .execute(conn)?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn return_stale_reservations(&self, server: ServerId) -> Result<(), StoreError> {
+        self.database
+            .run(move |conn| {
+                Ok(functions::return_stale_reservations(
+                    conn,
+                    server.as_uuid(),
+                    millis(STALE_RESERVATION),
+                )?)
+            })
+            .await
+    }
+}
+
+fn doubtful_calls_on_conn(
+    conn: &mut PgConnection,
+    server: Uuid,
+    max_age_ms: i64,
+) -> Result<Vec<DoubtfulCall>, Failure> {
+    let rows: Vec<CallRow> = sql_query(format!(
+        "{} WHERE id IN (SELECT call_id FROM active_calls WHERE owner = $1 AND (status = 'unknown' \
+         OR (status <> 'reserved' AND reserved_at < clock_timestamp() - make_interval(secs => $2 / 1000.0))))",
+        CallRow::SELECT
+    ))
+    .bind::<SqlUuid, _>(server)
+    .bind::<BigInt, _>(max_age_ms)
+    .load(conn)?;
+    let now = chrono::Utc::now();
+    rows.into_iter()
+        .map(|row| {
+            let call = row.into_call()?;
+            Ok(DoubtfulCall {
+                attempt: Attempt {
+                    call_id: call.id,
+                    number: call.attempts,
+                },
+                age: (now - call.reserved_at).to_std().unwrap_or_default(),
+                call,
+            })
+        })
+        .collect()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,168 @@
+//! Rows of `campaigns`, with the counters of `campaign_slots` beside them.
+
+use callq_domain::{
+    AgentId, Campaign, CampaignFields, CampaignId, CampaignProgress, CampaignStatus, NewCampaign,
+    UserId,
+};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use diesel::sql_types::{BigInt, Integer};
+use diesel::{Insertable, QueryableByName};
+use uuid::Uuid;
+
+use super::{count, small_count, unreadable};
+use crate::Failure;
+use crate::schema::campaigns;
+
+/// A campaign, selected with [`CampaignRow::SELECT`].
+#[derive(QueryableByName)]
+#[diesel(table_name = campaigns)]
+pub(crate) struct CampaignRow {
+    pub(crate) id: Uuid,
+    user_id: Uuid,
+    agent_id: Uuid,
+    name: String,
+    next_action: String,
+    first_call_time: NaiveTime,
+    last_call_time: NaiveTime,
+    start_date: NaiveDate,
+    end_date: Option<NaiveDate>,
+    campaign_timezone: Option<String>,
+    use_custom_timezone: bool,
+    max_retries: i32,
+    retry_interval_minutes: i32,
+    status: String,
+    created_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    #[diesel(embed)]
+    progress: ProgressRow,
+}
+
+#[derive(QueryableByName)]
+struct ProgressRow {
+    #[diesel(sql_type = BigInt)]
+    waiting: i64,
+    #[diesel(sql_type = Integer)]
+    active: i32,
+    #[diesel(sql_type = Integer)]
+    completed: i32,
+    #[diesel(sql_type = Integer)]
+    failed: i32,
+    #[diesel(sql_type = Integer)]
+    cancelled: i32,
+    #[diesel(sql_type = Integer)]
+    expired: i32,
+}
+
+impl CampaignRow {
+    /// All there is to say of campaigns. A condition may name the campaign `c`.
+    pub(crate) const SELECT: &'static str = "SELECT c.*, s.due::bigint + s.later AS waiting, \
+        s.active, s.completed, s.failed, s.cancelled, s.expired \
+        FROM campaigns c JOIN campaign_slots s ON s.campaign_id = c.id";
+
+    pub(crate) fn status(&self) -> Result<CampaignStatus, Failure> {
+        CampaignStatus::from_name(&self.status)
+            .ok_or_else(|| unreadable("campaigns.status", &self.status))
+    }
+
+    pub(crate) fn into_campaign(self) -> Result<Campaign, Failure> {
+        let status = self.status()?;
+        Ok(Campaign {
+            id: CampaignId::from(self.id),
+            user_id: UserId::from(self.user_id),
+            status,
+            progress: self.progress.into_progress(status)?,
+            created_at: self.created_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            fields: CampaignFields {
+                name: self.name,
+                agent_id: AgentId::from(self.agent_id),
+                next_action: self.next_action,
+                first_call_time: self.first_call_time,
+                last_call_time: self.last_call_time,
+                start_date: self.start_date,
+                end_date: self.end_date,
+                campaign_timezone: self.campaign_timezone,
+                use_custom_timezone: self.use_custom_timezone,
+                max_retries: small_count("campaigns.max_retries", self.max_retries)?,
+                retry_interval_minutes: small_count(
+                    "campaigns.retry_interval_minutes",
+                    self.retry_interval_minutes,
+                )?,
+            },
+        })
+    }
+}
+
+impl ProgressRow {
+    /// A draft's calls are laid out already, but not in the queue until it is started.
+    fn into_progress(self, status: CampaignStatus) -> Result<CampaignProgress, Failure> {
+        let waiting = count("campaign_slots.due", self.waiting)?;
+        let (pending, queued) = match status {
+            CampaignStatus::Draft => (waiting, 0),
+            _ => (0, waiting),
+        };
+        let of = |column, value| small_count(column, value).map(u64::from);
+        let mut progress = CampaignProgress {
+            total: 0,
+            pending,
+            queued,
+            processing: of("campaign_slots.active", self.active)?,
+            completed: of("campaign_slots.completed", self.completed)?,
+            failed: of("campaign_slots.failed", self.failed)?,
+            cancelled: of("campaign_slots.cancelled", self.cancelled)?,
+            expired: of("campaign_slots.expired", self.expired)?,
+        };
+        progress.total = progress.pending
+            + progress.queued
+            + progress.processing
+            + progress.completed
+            + progress.failed
+            + progress.cancelled
+            + progress.expired;
+        Ok(progress)
+    }
+}
+
+/// A campaign to be inserted; the database adds the rest.
+#[derive(Insertable)]
+#[diesel(table_name = campaigns)]
+pub(crate) struct NewCampaignRow<'a> {
+    id: Uuid,
+    user_id: Uuid,
+    agent_id: Uuid,
+    name: &'a str,
+    next_action: &'a str,
+    first_call_time: NaiveTime,
+    last_call_time: NaiveTime,
+    start_date: NaiveDate,
+    end_date: Option<NaiveDate>,
+    campaign_timezone: Option<&'a str>,
+    use_custom_timezone: bool,
+    max_retries: i32,
+    retry_interval_minutes: i32,
+}
+
+impl<'a> NewCampaignRow<'a> {
+    pub(crate) fn new(campaign: &'a NewCampaign) -> Self {
+        let fields = &campaign.fields;
+        Self {
+            id: campaign.id.into(),
+            user_id: campaign.user_id.into(),
+            agent_id: fields.agent_id.into(),
+            name: &fields.name,
+            next_action: &fields.next_action,
+            first_call_time: fields.first_call_time,
+            last_call_time: fields.last_call_time,
+            start_date: fields.start_date,
+            end_date: fields.end_date,
+            campaign_timezone: fields.campaign_timezone.as_deref(),
+            use_custom_timezone: fields.use_custom_timezone,
+            // A number beyond the column's range is refused by its CHECK, like any other bad one.
+            max_retries: i32::try_from(fields.max_retries).unwrap_or(i32::MAX),
+            retry_interval_minutes: i32::try_from(fields.retry_interval_minutes)
+                .unwrap_or(i32::MAX),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The tables that Diesel's query builder reads and writes, as far as it does. All else is SQL:
+//! see `functions.rs` and the store modules.
+
+diesel::table! {
+    users (id) {
+        id -> Uuid,
+        email -> Text,
+        role -> Text,
+        concurrent_calls_limit -> Integer,
+        direct_reserved_slots -> Integer,
+        weight -> Integer,
+        time_zone -> Text,
+        credits -> Nullable<BigInt>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    api_tokens (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        token_hash -> Binary,
+        created_at -> Timestamptz,
+        expires_at -> Nullable<Timestamptz>,
+        revoked_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    agents (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        name -> Text,
+        provider -> Nullable<Text>,
+        provider_agent_id -> Nullable<Text>,
+        caller_id -> Nullable<Text>,
+        settings -> Nullable<Jsonb>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    contacts (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        phone_number -> Text,
+        name -> Nullable<Text>,
+        time_zone -> Nullable<Text>,
+        user_data -> Nullable<Jsonb>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    campaigns (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        agent_id -> Uuid,
+        name -> Text,
+        next_action -> Text,
+        first_call_time -> Time,
+        last_call_time -> Time,
+        start_date -> Date,
+        end_date -> Nullable<Date>,
+        campaign_timezone -> Nullable<Text>,
+        use_custom_timezone -> Bool,
+        max_retries -> Integer,
+        retry_interval_minutes -> Integer,
+        status -> Text,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        started_at -> Nullable<Timestamptz>,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::joinable!(api_tokens -> users (user_id));
+diesel::allow_tables_to_appear_in_same_query!(api_tokens, users);

@@ -1,0 +1,13 @@
+//! The store against a real PostgreSQL: every port, user from user, and the migrations.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod accounts;
+mod calls;
+mod campaigns;
+mod directory;
+mod engine;
+mod migrations;
+mod operators;
+mod queue;
+mod races;
+mod scene;

@@ -1,0 +1,245 @@
+//! Many at once on many connections: limits hold at every write, places are told once, counters
+//! equal rows when the dust has settled. Everyone starts at a barrier.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use callq_domain::{
+    Admission, CampaignStatus, CampaignStore, ConcurrencyLimit, EngineStore, ExecutionId,
+    OperatorStore, Outcome, ProgressBatch, QueueStore, SlotBatch, Target, UserChange,
+};
+use callq_persistence::{Database, PostgresStore};
+use tokio::sync::Barrier;
+
+use crate::scene::{Scene, direct_call, phone_number};
+
+/// Connections of the crowd.
+const CROWD: u32 = 20;
+
+/// Makes the database refuse any write that takes a slot beyond a limit.
+fn guard_limits(scene: &Scene) {
+    scene.sql(
+        "CREATE FUNCTION guard_system() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+           IF NEW.active > OLD.active AND NEW.active > NEW.concurrent_calls_limit THEN \
+             RAISE EXCEPTION 'system limit exceeded: %/%', NEW.active, NEW.concurrent_calls_limit; END IF; \
+           RETURN NEW; END $$; \
+         CREATE TRIGGER guard BEFORE UPDATE ON system_state FOR EACH ROW EXECUTE FUNCTION guard_system(); \
+         CREATE FUNCTION guard_user() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+           IF NEW.active_direct + NEW.active_campaign > OLD.active_direct + OLD.active_campaign \
+             AND NEW.active_direct + NEW.active_campaign > (SELECT concurrent_calls_limit FROM users WHERE id = NEW.user_id) THEN \
+             RAISE EXCEPTION 'user limit exceeded'; END IF; \
+           RETURN NEW; END $$; \
+         CREATE TRIGGER guard BEFORE UPDATE ON user_slots FOR EACH ROW EXECUTE FUNCTION guard_user()",
+    );
+}
+
+fn crowd(scene: &Scene) -> PostgresStore {
+    let pool = Database::new(scene.database.url(), CROWD).unwrap();
+    PostgresStore::new(pool, callq_domain::ProviderName::new("simulator").unwrap())
+}
+
+async fn admit_one(
+    store: &PostgresStore,
+    scene: &Scene,
+    call: callq_domain::NewDirectCall,
+) -> Admission {
+    let batch = SlotBatch {
+        admissions: vec![call],
+        ..SlotBatch::default()
+    };
+    store
+        .settle(scene.server, &batch)
+        .await
+        .unwrap()
+        .admissions
+        .remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_200_admissions_at_once_for_a_limit_of_2_two_start_and_the_rest_have_each_place_once() {
+    let scene = Arc::new(Scene::new().await);
+    guard_limits(&scene);
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    let store = crowd(&scene);
+    let barrier = Arc::new(Barrier::new(200));
+
+    let admissions: Vec<_> = (0..200)
+        .map(|n| {
+            let (scene, store, barrier) = (scene.clone(), store.clone(), barrier.clone());
+            tokio::spawn(async move {
+                let call = direct_call(
+                    user,
+                    agent,
+                    Target::Number(phone_number(n).parse().unwrap()),
+                );
+                barrier.wait().await;
+                admit_one(&store, &scene, call).await
+            })
+        })
+        .collect();
+    let (mut started, mut places) = (0, BTreeSet::new());
+    for admission in admissions {
+        match admission.await.unwrap() {
+            Admission::Started(_) => started += 1,
+            Admission::Queued(queued) => assert!(places.insert(queued.place.position)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    assert_eq!((started, places), (2, (1..=198).collect()));
+    scene.assert_counters_equal_rows().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_200_users_at_once_exactly_ten_start_under_a_system_limit_of_ten() {
+    let scene = Arc::new(Scene::new().await);
+    guard_limits(&scene);
+    scene.sql("UPDATE system_state SET concurrent_calls_limit = 10");
+    let mut users = Vec::new();
+    for _ in 0..200 {
+        let user = scene.user().await;
+        users.push((user, scene.agent(user).await));
+    }
+    let store = crowd(&scene);
+    let barrier = Arc::new(Barrier::new(200));
+
+    let admissions: Vec<_> = users
+        .into_iter()
+        .map(|(user, agent)| {
+            let (scene, store, barrier) = (scene.clone(), store.clone(), barrier.clone());
+            tokio::spawn(async move {
+                let call = direct_call(
+                    user,
+                    agent,
+                    Target::Number(phone_number(1).parse().unwrap()),
+                );
+                barrier.wait().await;
+                admit_one(&store, &scene, call).await
+            })
+        })
+        .collect();
+    let mut started = 0;
+    for admission in admissions {
+        started += usize::from(matches!(admission.await.unwrap(), Admission::Started(_)));
+    }
+
+    assert_eq!(started, 10);
+    scene.assert_counters_equal_rows().await;
+}
+
+/// A small generator of numbers: which operation comes next need not be good randomness.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_every_operation_breaks_no_limit_and_leaves_counters_equal_to_rows() {
+    let scene = Arc::new(Scene::new().await);
+    guard_limits(&scene);
+    scene.sql("UPDATE system_state SET concurrent_calls_limit = 7");
+    let mut users = Vec::new();
+    for _ in 0..6 {
+        let user = scene.user().await;
+        users.push((
+            user,
+            scene.agent(user).await,
+            scene.campaign(user, 30).await,
+        ));
+    }
+    let store = crowd(&scene);
+    let barrier = Arc::new(Barrier::new(CROWD as usize));
+
+    let workers: Vec<_> = (0..u64::from(CROWD))
+        .map(|seed| {
+            let (scene, store, barrier, users) =
+                (scene.clone(), store.clone(), barrier.clone(), users.clone());
+            tokio::spawn(async move {
+                let mut dice = Dice(seed);
+                let mut mine = Vec::new();
+                let mut waiting = Vec::new();
+                barrier.wait().await;
+                for step in 0..40_u32 {
+                    let (user, agent, campaign) = users[dice.roll(6) as usize];
+                    match dice.roll(9) {
+                        0..=2 => {
+                            let number = Target::Number(phone_number(step).parse().unwrap());
+                            match admit_one(&store, &scene, direct_call(user, agent, number)).await
+                            {
+                                Admission::Started(call) => mine.push(call.request.attempt),
+                                Admission::Queued(queued) => waiting.push((user, queued.item_id)),
+                                other => panic!("{other:?}"),
+                            }
+                        }
+                        3 | 4 => {
+                            let batch = SlotBatch {
+                                reserve: 3,
+                                ..SlotBatch::default()
+                            };
+                            let reserved =
+                                store.settle(scene.server, &batch).await.unwrap().reserved;
+                            mine.extend(reserved.iter().map(|call| call.request.attempt));
+                        }
+                        5 => {
+                            if let Some(attempt) = mine.pop() {
+                                let marked = ProgressBatch {
+                                    dialing: vec![attempt],
+                                    ..ProgressBatch::default()
+                                };
+                                store.record_progress(scene.server, &marked).await.unwrap();
+                                let placed = ProgressBatch {
+                                    placed: vec![(attempt, ExecutionId::new("x").unwrap())],
+                                    ..ProgressBatch::default()
+                                };
+                                store.record_progress(scene.server, &placed).await.unwrap();
+                                scene.end(attempt.call_id, Outcome::Completed).await;
+                            }
+                        }
+                        6 => {
+                            if let Some((user, item)) = waiting.pop() {
+                                // It may have started meanwhile: either answer is right.
+                                let _ = store.cancel_item(user, item).await.unwrap();
+                            }
+                        }
+                        7 => {
+                            let limit = ConcurrencyLimit::new(dice.roll(5) as i64).unwrap();
+                            let change = UserChange {
+                                concurrent_calls_limit: Some(limit),
+                                ..UserChange::default()
+                            };
+                            store.update_user(user, change).await.unwrap();
+                        }
+                        _ => {
+                            let status = [CampaignStatus::Paused, CampaignStatus::Active]
+                                [dice.roll(2) as usize];
+                            // Already so, or over: a conflict, and nothing changes.
+                            let _ = store.set_campaign_status(user, campaign, status).await;
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+
+    scene.assert_counters_equal_rows().await;
+    assert_eq!(scene.count("SELECT count(*) FROM priority_violations"), 0);
+    let accepted =
+        "SELECT (SELECT count(*) FROM call_queue) + (SELECT count(*) FROM call_queue_history)";
+    let logged = "SELECT count(DISTINCT item_id) FROM call_events";
+    assert_eq!(
+        scene.count(accepted),
+        scene.count(logged),
+        "no item was lost"
+    );
+}
