@@ -1,0 +1,371 @@
+//! The engine's handle: what the rest of a server calls, each caller answered by its own result.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use callq_domain::{
+    Attempt, Ending, EndingEffect, EngineStore, EventEffect, EventError, EventSink, ExecutionId,
+    KeptAnswer, NewDirectCall, PlacementReport, Queued, Refusal, Repeat, ReportedStatus,
+    ReservedCall, Return, ServerId, StatusEvent, StoreError,
+};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use crate::progress::{self, ProgressRequest};
+use crate::slots::{self, SlotRequest};
+
+/// How much an engine takes on.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The most requests settled in one transaction.
+    pub max_batch: usize,
+    /// The most requests that wait to be settled; beyond that callers are told to come back.
+    pub max_waiting: usize,
+    /// The most calls taken from the queue that are being placed at once. Calls that start at the
+    /// door come on top.
+    pub max_placing: usize,
+    /// How long a request waits for a database that is away before it is given up.
+    pub patience: Duration,
+    /// The longest pause without a look at the store. Repairs only: nothing waits for it.
+    pub sweep_interval: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            max_batch: 500,
+            max_waiting: 10_000,
+            max_placing: 1_000,
+            patience: Duration::from_secs(3),
+            sweep_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A handle on a running engine: cheap to clone, usable from any task.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    slots: mpsc::Sender<SlotRequest>,
+    progress: mpsc::Sender<ProgressRequest>,
+    pub(crate) wake: Notify,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) placing: Arc<Semaphore>,
+    closed: watch::Sender<bool>,
+}
+
+/// Calls that got a slot and must now be placed, in the order of their turns.
+pub type Reservations = mpsc::UnboundedReceiver<Reservation>;
+
+/// A call that got a slot and must now be placed by this server.
+pub struct Reservation {
+    /// The call.
+    pub call: ReservedCall,
+    /// Where to say what became of the placement, if someone waits for it at the door.
+    pub report: Option<oneshot::Sender<PlacementReport>>,
+    _place: Option<Placing>,
+}
+
+/// One of the places among calls being placed; free again when dropped.
+struct Placing {
+    permit: Option<OwnedSemaphorePermit>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Placing {
+    fn drop(&mut self) {
+        let was_full = self.shared.placing.available_permits() == 0;
+        drop(self.permit.take());
+        if was_full {
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+/// What became of a direct call at the door.
+#[derive(Debug, Clone)]
+pub enum Initiated {
+    /// It got a slot, and this became of its placement.
+    Started(PlacementReport),
+    /// It waits.
+    Queued(Queued),
+    /// It was refused. Nothing was written.
+    Refused(Refusal),
+    /// Its idempotency key was used before. Nothing was written.
+    Repeated(Repeat),
+}
+
+/// Why the engine could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The database cannot be reached.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// More is waiting to be settled than the engine holds.
+    #[error("too many requests are waiting to be settled")]
+    Overloaded,
+    /// The server is stopping.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// A defect.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(cause) => Self::Unavailable(cause),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+/// Where a request's result goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
+
+impl Engine {
+    /// Starts an engine on `store` in the present tokio runtime. It runs until
+    /// [`Engine::close`], and gives out what it reserves through the second value.
+    #[must_use]
+    pub fn spawn(
+        store: Arc<dyn EngineStore>,
+        server: ServerId,
+        options: EngineOptions,
+    ) -> (Self, Reservations) {
+        let (slots, slot_requests) = mpsc::channel(options.max_waiting);
+        let (progress, progress_requests) = mpsc::channel(options.max_waiting);
+        let (reserved, reservations) = mpsc::unbounded_channel();
+        let (closed, _) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            slots,
+            progress,
+            wake: Notify::new(),
+            stopping: AtomicBool::new(false),
+            placing: Arc::new(Semaphore::new(options.max_placing)),
+            closed,
+        });
+        tokio::spawn(progress::run(
+            Arc::clone(&store),
+            server,
+            options.clone(),
+            progress_requests,
+            shared.closed.subscribe(),
+        ));
+        tokio::spawn(slots::run(slots::SlotLoop {
+            store,
+            server,
+            options,
+            requests: slot_requests,
+            reserved,
+            closed: shared.closed.subscribe(),
+            shared: Arc::clone(&shared),
+        }));
+        (Self { shared }, reservations)
+    }
+
+    /// Admits a direct call and, if it starts, waits for its placement.
+    ///
+    /// The call goes on even if this future is dropped. Every answer but a refusal is durable
+    /// before it is given.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing was accepted, except that a database which went away during the
+    /// commit may have kept the call: a caller who must know repeats with its idempotency key.
+    pub async fn initiate(&self, call: NewDirectCall) -> Result<Initiated, EngineError> {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return Err(EngineError::ShuttingDown);
+        }
+        let (reply, admitted) = oneshot::channel();
+        self.shared
+            .slots
+            .try_send(SlotRequest::Admit(Box::new(call), reply))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => EngineError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => EngineError::ShuttingDown,
+            })?;
+        match admitted.await.map_err(|_| EngineError::ShuttingDown)?? {
+            slots::Admitted::Started {
+                call_id,
+                item_id,
+                report,
+            } => {
+                let report = report.await;
+                // Without a report the placement's task is gone: the call's fate is looked up.
+                Ok(Initiated::Started(
+                    report.unwrap_or(PlacementReport::Unknown { call_id, item_id }),
+                ))
+            }
+            slots::Admitted::Queued(queued) => Ok(Initiated::Queued(queued)),
+            slots::Admitted::Refused(refusal) => Ok(Initiated::Refused(refusal)),
+            slots::Admitted::Repeated(repeat) => Ok(Initiated::Repeated(repeat)),
+        }
+    }
+
+    /// Keeps an answer for repeats of its request; durable on return.
+    ///
+    /// # Errors
+    /// [`EngineError`]; the answer was not kept.
+    pub async fn keep_answer(&self, answer: KeptAnswer) -> Result<(), EngineError> {
+        self.progress(|reply| ProgressRequest::Answer(answer, reply))
+            .await
+    }
+
+    /// Ends a call and frees its slot.
+    ///
+    /// # Errors
+    /// [`EngineError`]; safe to repeat.
+    pub async fn end_call(&self, ending: Ending) -> Result<EndingEffect, EngineError> {
+        self.slot(|reply| SlotRequest::End(ending, reply)).await
+    }
+
+    /// Puts an attempt that provably reached nobody back into its place. `None` if it was no
+    /// longer this server's.
+    ///
+    /// # Errors
+    /// [`EngineError`]; safe to repeat.
+    pub async fn return_call(&self, back: Return) -> Result<Option<Queued>, EngineError> {
+        self.slot(|reply| SlotRequest::Return(back, reply)).await
+    }
+
+    /// Asks leave to send an attempt. Only after `true`, and only once, may it be sent.
+    ///
+    /// # Errors
+    /// [`EngineError`]; whether it was marked is then unknown, so it must not be sent.
+    pub async fn mark_dialing(&self, attempt: Attempt) -> Result<bool, EngineError> {
+        self.progress(|reply| ProgressRequest::Dialing(attempt, reply))
+            .await
+    }
+
+    /// Notes that the provider took an attempt. `false` if that was known already.
+    ///
+    /// # Errors
+    /// [`EngineError`]; safe to repeat.
+    pub async fn record_placed(
+        &self,
+        attempt: Attempt,
+        execution_id: ExecutionId,
+    ) -> Result<bool, EngineError> {
+        self.progress(|reply| ProgressRequest::Placed(attempt, execution_id, reply))
+            .await
+    }
+
+    /// Notes that an attempt's answer was lost. `false` if an event proved it meanwhile.
+    ///
+    /// # Errors
+    /// [`EngineError`]; safe to repeat.
+    pub async fn record_unknown(
+        &self,
+        attempt: Attempt,
+        reason: String,
+    ) -> Result<bool, EngineError> {
+        self.progress(|reply| ProgressRequest::Unknown(attempt, reason, reply))
+            .await
+    }
+
+    /// Says that something may have become ready by another way than the engine's own: a limit
+    /// raised, a campaign started, calls taken over.
+    pub fn wake(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    /// Admits and reserves nothing from now on; endings and results are still settled.
+    pub fn stop_admitting(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+    }
+
+    /// Settles what was asked so far and ends the engine's tasks.
+    pub fn close(&self) {
+        self.stop_admitting();
+        self.shared.closed.send_replace(true);
+    }
+
+    async fn slot<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> SlotRequest,
+    ) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared
+            .slots
+            .send(request(reply))
+            .await
+            .map_err(|_| EngineError::ShuttingDown)?;
+        answer.await.map_err(|_| EngineError::ShuttingDown)?
+    }
+
+    async fn progress<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> ProgressRequest,
+    ) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared
+            .progress
+            .send(request(reply))
+            .await
+            .map_err(|_| EngineError::ShuttingDown)?;
+        answer.await.map_err(|_| EngineError::ShuttingDown)?
+    }
+}
+
+impl Reservation {
+    pub(crate) fn from_queue(call: ReservedCall, shared: &Arc<Shared>) -> Self {
+        // The budget of the batch was the number of permits free, and only the engine takes them.
+        let place = Arc::clone(&shared.placing)
+            .try_acquire_owned()
+            .ok()
+            .map(|permit| Placing {
+                permit: Some(permit),
+                shared: Arc::clone(shared),
+            });
+        Self {
+            call,
+            report: None,
+            _place: place,
+        }
+    }
+
+    pub(crate) fn at_the_door(
+        call: ReservedCall,
+        report: oneshot::Sender<PlacementReport>,
+    ) -> Self {
+        Self {
+            call,
+            report: Some(report),
+            _place: None,
+        }
+    }
+}
+
+#[async_trait]
+impl EventSink for Engine {
+    async fn accept(&self, event: StatusEvent) -> Result<EventEffect, EventError> {
+        let call_id = event.call_id;
+        let effect = match event.status {
+            ReportedStatus::Ended(outcome) => {
+                self.end_call(Ending {
+                    call_id,
+                    attempt: None,
+                    outcome,
+                    execution_id: event.execution_id,
+                    reason: event.reason,
+                    duration_seconds: event.duration_seconds,
+                })
+                .await
+            }
+            _ => {
+                self.progress(|reply| ProgressRequest::Event(Box::new(event), reply))
+                    .await
+            }
+        };
+        match effect {
+            Ok(EndingEffect::Ended) => Ok(EventEffect::Applied),
+            Ok(EndingEffect::Ignored) => Ok(EventEffect::Ignored),
+            Ok(EndingEffect::UnknownCall) => Err(EventError::UnknownCall(call_id)),
+            Err(error) => Err(EventError::Unavailable(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Who gets a slot, and when: the engine that gathers admissions, endings and returns and settles
+//! them in one transaction a batch.
+//!
+//! While one transaction commits, the next batch gathers: an idle system answers after one commit,
+//! a busy one pays one commit for hundreds of calls. The engine decides only *when* to ask its
+//! store and what to put into a batch; the store keeps limits, order and turns exact, from however
+//! many servers it is asked.
+//!
+//! # Using it from another service
+//!
+//! Implement [`callq_domain::EngineStore`] (or take `callq_persistence::PostgresStore`), spawn the
+//! engine, and place what comes out of its reservations:
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use callq_domain::{EngineStore, PlacementReport, ServerId};
+//! # async fn example(store: Arc<dyn EngineStore>) {
+//! use callq_concurrency::{Engine, EngineOptions};
+//!
+//! let (engine, mut reservations) = Engine::spawn(store, ServerId::new(), EngineOptions::default());
+//! while let Some(reservation) = reservations.recv().await {
+//!     // Mark it, place it, record what became of it; dropping it gives its place to the next.
+//!     let attempt = reservation.call.request.attempt;
+//!     if engine.mark_dialing(attempt).await == Ok(true) {
+//!         // … ask the provider …
+//!     }
+//! }
+//! # }
+//! ```
+
+mod batch;
+mod engine;
+#[cfg(test)]
+mod engine_tests;
+mod limits;
+mod progress;
+mod slots;
+
+pub use engine::{Engine, EngineError, EngineOptions, Initiated, Reservation, Reservations};
+pub use limits::should_queue;

@@ -1,0 +1,132 @@
+//! The loop for what moves no slot: marks, placements, unknown answers, events, kept answers.
+//!
+//! It has its own transaction beside the slots' one, so that a call about to be dialled does not
+//! wait for the next settlement.
+
+use std::sync::Arc;
+
+use callq_domain::{
+    Attempt, EndingEffect, EngineStore, ExecutionId, KeptAnswer, ProgressBatch, ProgressOutcome,
+    ServerId, StatusEvent, StoreError,
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::EngineError;
+use crate::batch::{gather, settle_patiently};
+use crate::engine::{EngineOptions, Reply};
+
+/// Something to note about a call that holds a slot, and where its result goes.
+pub(crate) enum ProgressRequest {
+    Dialing(Attempt, Reply<bool>),
+    Placed(Attempt, ExecutionId, Reply<bool>),
+    Unknown(Attempt, String, Reply<bool>),
+    Event(Box<StatusEvent>, Reply<EndingEffect>),
+    Answer(KeptAnswer, Reply<()>),
+}
+
+pub(crate) async fn run(
+    store: Arc<dyn EngineStore>,
+    server: ServerId,
+    options: EngineOptions,
+    mut queue: mpsc::Receiver<ProgressRequest>,
+    mut closed: watch::Receiver<bool>,
+) {
+    loop {
+        let first = tokio::select! {
+            request = queue.recv() => match request {
+                Some(request) => request,
+                None => return,
+            },
+            _ = closed.wait_for(|closed| *closed), if queue.is_empty() => return,
+        };
+        let mut requests = vec![first];
+        gather(&mut queue, &mut requests, options.max_batch);
+        match try_record(&*store, server, &options, &requests).await {
+            Ok(outcome) => conclude(requests, outcome),
+            Err(StoreError::Internal(cause)) if requests.len() > 1 => {
+                log::error!(
+                    "a batch of {} is recorded one by one: {cause}",
+                    requests.len()
+                );
+                for request in requests {
+                    let alone = vec![request];
+                    match try_record(&*store, server, &options, &alone).await {
+                        Ok(outcome) => conclude(alone, outcome),
+                        Err(error) => refuse(alone, &error),
+                    }
+                }
+            }
+            Err(error) => refuse(requests, &error),
+        }
+    }
+}
+
+async fn try_record(
+    store: &dyn EngineStore,
+    server: ServerId,
+    options: &EngineOptions,
+    requests: &[ProgressRequest],
+) -> Result<ProgressOutcome, StoreError> {
+    let mut batch = ProgressBatch::default();
+    for request in requests {
+        match request {
+            ProgressRequest::Dialing(attempt, _) => batch.dialing.push(*attempt),
+            ProgressRequest::Placed(attempt, id, _) => batch.placed.push((*attempt, id.clone())),
+            ProgressRequest::Unknown(attempt, why, _) => {
+                batch.unknown.push((*attempt, why.clone()))
+            }
+            ProgressRequest::Event(event, _) => batch.events.push((**event).clone()),
+            ProgressRequest::Answer(answer, _) => batch.answers.push(answer.clone()),
+        }
+    }
+    // A mark is asked for once: a repeat after a lost commit would find it made and say no, and
+    // the call would hang as `dialing` until it is looked up. Saying so at once is better.
+    if !batch.dialing.is_empty() {
+        return store.record_progress(server, &batch).await;
+    }
+    settle_patiently(options.patience, "recording progress", || {
+        store.record_progress(server, &batch)
+    })
+    .await
+}
+
+fn conclude(requests: Vec<ProgressRequest>, outcome: ProgressOutcome) {
+    let missing = || EngineError::Internal("the store left out a result".into());
+    let mut dialing = outcome.dialing.into_iter();
+    let mut placed = outcome.placed.into_iter();
+    let mut unknown = outcome.unknown.into_iter();
+    let mut events = outcome.events.into_iter();
+    for request in requests {
+        match request {
+            ProgressRequest::Dialing(_, reply) => {
+                drop(reply.send(dialing.next().ok_or_else(missing)));
+            }
+            ProgressRequest::Placed(_, _, reply) => {
+                drop(reply.send(placed.next().ok_or_else(missing)));
+            }
+            ProgressRequest::Unknown(_, _, reply) => {
+                drop(reply.send(unknown.next().ok_or_else(missing)));
+            }
+            ProgressRequest::Event(_, reply) => {
+                drop(reply.send(events.next().ok_or_else(missing)));
+            }
+            ProgressRequest::Answer(_, reply) => drop(reply.send(Ok(()))),
+        }
+    }
+}
+
+fn refuse(requests: Vec<ProgressRequest>, error: &StoreError) {
+    if let StoreError::Internal(cause) = error {
+        log::error!("progress could not be recorded: {cause}");
+    }
+    let error = || EngineError::from(error.clone());
+    for request in requests {
+        match request {
+            ProgressRequest::Dialing(_, reply)
+            | ProgressRequest::Placed(_, _, reply)
+            | ProgressRequest::Unknown(_, _, reply) => drop(reply.send(Err(error()))),
+            ProgressRequest::Event(_, reply) => drop(reply.send(Err(error()))),
+            ProgressRequest::Answer(_, reply) => drop(reply.send(Err(error()))),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The loop that moves slots: one batch at a time, each one transaction.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use callq_domain::{
+    Admission, CallId, Ending, EndingEffect, EngineStore, NewDirectCall, PlacementReport,
+    QueueItemId, Queued, Refusal, Repeat, Return, ServerId, SlotBatch, SlotOutcome, StoreError,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::batch::{gather, settle_patiently};
+use crate::engine::{EngineOptions, Reply, Reservation, Shared};
+
+/// Something that moves a slot, and where its result goes.
+pub(crate) enum SlotRequest {
+    Admit(Box<NewDirectCall>, Reply<Admitted>),
+    End(Ending, Reply<EndingEffect>),
+    Return(Return, Reply<Option<Queued>>),
+}
+
+/// What a caller at the door is told.
+pub(crate) enum Admitted {
+    Started {
+        call_id: CallId,
+        item_id: QueueItemId,
+        report: oneshot::Receiver<PlacementReport>,
+    },
+    Queued(Queued),
+    Refused(Refusal),
+    Repeated(Repeat),
+}
+
+pub(crate) struct SlotLoop {
+    pub store: Arc<dyn EngineStore>,
+    pub server: ServerId,
+    pub options: EngineOptions,
+    pub requests: mpsc::Receiver<SlotRequest>,
+    pub reserved: mpsc::UnboundedSender<Reservation>,
+    pub closed: watch::Receiver<bool>,
+    pub shared: Arc<Shared>,
+}
+
+pub(crate) async fn run(mut this: SlotLoop) {
+    let mut next_look = Instant::now();
+    let mut requests = Vec::new();
+    loop {
+        tokio::select! {
+            request = this.requests.recv() => match request {
+                Some(request) => requests.push(request),
+                None => return,
+            },
+            () = this.shared.wake.notified() => {}
+            () = tokio::time::sleep_until(next_look) => {}
+            _ = this.closed.wait_for(|closed| *closed), if this.requests.is_empty() => return,
+        }
+        gather(&mut this.requests, &mut requests, this.options.max_batch);
+        let pause = this.settle(std::mem::take(&mut requests)).await;
+        next_look = Instant::now() + pause;
+    }
+}
+
+impl SlotLoop {
+    /// Settles requests and hands out what was reserved. Returns how long nothing needs doing
+    /// unless something new is asked.
+    async fn settle(&self, requests: Vec<SlotRequest>) -> Duration {
+        match self.try_settle(&requests).await {
+            Ok(outcome) => self.conclude(requests, outcome),
+            // One request the store chokes on must not take its whole batch along.
+            Err(StoreError::Internal(cause)) if requests.len() > 1 => {
+                log::error!(
+                    "a batch of {} is settled one by one: {cause}",
+                    requests.len()
+                );
+                for request in requests {
+                    let alone = vec![request];
+                    match self.try_settle(&alone).await {
+                        Ok(outcome) => drop(self.conclude(alone, outcome)),
+                        Err(error) => refuse(alone, &error),
+                    }
+                }
+                Duration::ZERO
+            }
+            Err(error) => {
+                refuse(requests, &error);
+                self.options.sweep_interval.min(Duration::from_secs(1))
+            }
+        }
+    }
+
+    async fn try_settle(&self, requests: &[SlotRequest]) -> Result<SlotOutcome, StoreError> {
+        let mut batch = SlotBatch {
+            reserve: self.budget(),
+            ..SlotBatch::default()
+        };
+        for request in requests {
+            match request {
+                SlotRequest::Admit(call, _) => batch.admissions.push((**call).clone()),
+                SlotRequest::End(ending, _) => batch.endings.push(ending.clone()),
+                SlotRequest::Return(back, _) => batch.returns.push(back.clone()),
+            }
+        }
+        settle_patiently(self.options.patience, "settling a batch", || {
+            self.store.settle(self.server, &batch)
+        })
+        .await
+    }
+
+    fn budget(&self) -> u32 {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return 0;
+        }
+        let free = self
+            .shared
+            .placing
+            .available_permits()
+            .min(self.options.max_batch);
+        u32::try_from(free).unwrap_or(u32::MAX)
+    }
+
+    fn conclude(&self, requests: Vec<SlotRequest>, outcome: SlotOutcome) -> Duration {
+        let took_some = !outcome.reserved.is_empty();
+        for call in outcome.reserved {
+            // The receiver is gone only when the process ends; the reservation is then taken over.
+            let _ = self
+                .reserved
+                .send(Reservation::from_queue(call, &self.shared));
+        }
+        let mut admissions = outcome.admissions.into_iter();
+        let mut endings = outcome.endings.into_iter();
+        let mut returns = outcome.returns.into_iter();
+        for request in requests {
+            // A reply nobody waits for any more is dropped: what was decided stands.
+            match request {
+                SlotRequest::Admit(_, reply) => {
+                    let admitted = admissions.next().map(|admission| self.admitted(admission));
+                    let _ = reply.send(admitted.ok_or_else(|| missing("admission")));
+                }
+                SlotRequest::End(_, reply) => {
+                    let _ = reply.send(endings.next().ok_or_else(|| missing("ending")));
+                }
+                SlotRequest::Return(_, reply) => {
+                    let _ = reply.send(returns.next().ok_or_else(|| missing("return")));
+                }
+            }
+        }
+        // With calls left and room to place them the next look is at once. Without room, a place
+        // becoming free wakes the loop.
+        if outcome.more && took_some && self.budget() > 0 {
+            Duration::ZERO
+        } else {
+            let timer = outcome.next_timer.unwrap_or(self.options.sweep_interval);
+            timer.min(self.options.sweep_interval)
+        }
+    }
+
+    fn admitted(&self, admission: Admission) -> Admitted {
+        match admission {
+            Admission::Started(call) => {
+                let (report, told) = oneshot::channel();
+                let (call_id, item_id) = (call.request.attempt.call_id, call.item_id);
+                let _ = self.reserved.send(Reservation::at_the_door(*call, report));
+                Admitted::Started {
+                    call_id,
+                    item_id,
+                    report: told,
+                }
+            }
+            Admission::Queued(queued) => Admitted::Queued(queued),
+            Admission::Refused(refusal) => Admitted::Refused(refusal),
+            Admission::Repeated(repeat) => Admitted::Repeated(repeat),
+        }
+    }
+}
+
+fn missing(what: &str) -> crate::EngineError {
+    crate::EngineError::Internal(format!("the store left out an {what}"))
+}
+
+fn refuse(requests: Vec<SlotRequest>, error: &StoreError) {
+    if let StoreError::Internal(cause) = error {
+        log::error!("a batch could not be settled: {cause}");
+    }
+    for request in requests {
+        match request {
+            SlotRequest::Admit(_, reply) => drop(reply.send(Err(error.clone().into()))),
+            SlotRequest::End(_, reply) => drop(reply.send(Err(error.clone().into()))),
+            SlotRequest::Return(_, reply) => drop(reply.send(Err(error.clone().into()))),
+        }
+    }
+}
