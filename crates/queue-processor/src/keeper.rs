@@ -1,0 +1,98 @@
+//! Proof of life, take-over from the dead, and housekeeping.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use callq_concurrency::Engine;
+use callq_domain::{Call, DirectoryStore, OwnershipStore, Providers, ServerId, StoreError};
+use log::{error, info, warn};
+use tokio::sync::Notify;
+
+use crate::lease::Lease;
+
+/// Keeps this server alive in the eyes of others, and cleans up after those that are not.
+pub(crate) struct Keeper {
+    pub engine: Engine,
+    pub store: Arc<dyn OwnershipStore>,
+    pub directory: Arc<dyn DirectoryStore>,
+    pub providers: Providers,
+    pub server: ServerId,
+    pub lease: Arc<Lease>,
+    pub lease_length: Duration,
+    pub sweep_interval: Duration,
+    pub doubt: Arc<Notify>,
+}
+
+/// Between two rounds of housekeeping.
+const MAINTENANCE: Duration = Duration::from_secs(3600);
+
+/// Renews the lease five times in its length, so that a slow database must miss several.
+pub(crate) async fn keep_lease(this: Arc<Keeper>) {
+    loop {
+        tokio::time::sleep(this.lease_length / 5).await;
+        if let Err(cause) = this.renew().await {
+            warn!(server_id:% = this.server; "the lease could not be renewed: {cause}");
+        }
+    }
+}
+
+/// Takes over orphans and stale reservations, about once a sweep, and maintains now and then.
+pub(crate) async fn sweep(this: Arc<Keeper>) {
+    let mut maintained = Instant::now();
+    loop {
+        // Take-over is due soon after a lease ends, however rare the sweeps are.
+        tokio::time::sleep(this.sweep_interval.min(this.lease_length / 5)).await;
+        this.take_over().await;
+        if let Err(cause) = this.store.return_stale_reservations(this.server).await {
+            warn!("stale reservations could not be checked: {cause}");
+        }
+        if maintained.elapsed() >= MAINTENANCE {
+            maintained = Instant::now();
+            if let Err(cause) = this.store.maintain().await {
+                error!("housekeeping failed: {cause}");
+            }
+        }
+        this.engine.wake();
+    }
+}
+
+impl Keeper {
+    /// Proves that this server lives.
+    pub(crate) async fn renew(&self) -> Result<(), StoreError> {
+        let asked_at = Instant::now();
+        self.store
+            .renew_lease(self.server, self.lease_length)
+            .await?;
+        self.lease.renewed(asked_at, self.lease_length);
+        Ok(())
+    }
+
+    /// Takes over what dead servers left.
+    pub(crate) async fn take_over(&self) {
+        match self.store.adopt_orphans(self.server).await {
+            Ok(calls) if calls.is_empty() => {}
+            Ok(calls) => {
+                info!(server_id:% = self.server, calls = calls.len(); "took over calls of a server that is gone");
+                for call in &calls {
+                    self.resume(call).await;
+                }
+                self.doubt.notify_one();
+                self.engine.wake();
+            }
+            Err(cause) => warn!("orphans could not be taken over: {cause}"),
+        }
+    }
+
+    async fn resume(&self, call: &Call) {
+        let Some(provider) = self.providers.get(&call.provider) else {
+            return;
+        };
+        match self.directory.agent(call.user_id, call.agent_id).await {
+            Ok(agent) => {
+                let settings = agent.and_then(|agent| agent.fields.settings);
+                provider.resume(call, settings.as_deref());
+            }
+            Err(cause) => warn!(call_id:% = call.id; "its agent could not be read: {cause}"),
+        }
+    }
+}

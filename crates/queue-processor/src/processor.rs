@@ -1,0 +1,171 @@
+//! The processor as a whole: its tasks, how they start, how they stop.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use callq_concurrency::{Engine, Reservations};
+use callq_domain::{DirectoryStore, OwnershipStore, Providers, ServerId, StoreError};
+use log::{error, info, warn};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+
+use crate::dispatcher::{self, Dispatcher, IN_FLIGHT_PERMITS};
+use crate::keeper::{self, Keeper};
+use crate::lease::Lease;
+use crate::reconciler::{self, Reconciler};
+
+/// How a processor behaves.
+#[derive(Debug, Clone)]
+pub struct ProcessorOptions {
+    /// The longest wait for a provider's answer to one placement.
+    pub provider_timeout: Duration,
+    /// A call without a terminal event for this long is looked up and ended.
+    pub max_call: Duration,
+    /// Between two sweeps, which only repair.
+    pub sweep_interval: Duration,
+    /// Set by a caller that knows no other server uses this database, as with the embedded one:
+    /// what earlier servers left is then taken over at once instead of when their leases end.
+    pub alone: bool,
+}
+
+impl Default for ProcessorOptions {
+    fn default() -> Self {
+        Self {
+            provider_timeout: Duration::from_secs(10),
+            max_call: Duration::from_secs(7200),
+            sweep_interval: Duration::from_secs(10),
+            alone: false,
+        }
+    }
+}
+
+/// How much longer than the provider's own time-out its answer is waited for: a provider that times
+/// out by itself can say whether anything was sent.
+const PROVIDER_SLACK: Duration = Duration::from_millis(500);
+
+/// How much longer a lease is than the longest placement.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+/// A running processor.
+pub struct Processor {
+    keeper: Arc<Keeper>,
+    in_flight: Arc<Semaphore>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Processor {
+    /// Proves that this server lives, takes over what dead servers left, and begins to place what
+    /// the engine reserves.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database cannot be reached; nothing was started then.
+    pub async fn start(
+        engine: Engine,
+        reservations: Reservations,
+        store: Arc<dyn OwnershipStore>,
+        directory: Arc<dyn DirectoryStore>,
+        providers: Providers,
+        server: ServerId,
+        options: ProcessorOptions,
+    ) -> Result<Self, StoreError> {
+        let lease = Arc::new(Lease::over());
+        let doubt = Arc::new(Notify::new());
+        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_PERMITS as usize));
+        let keeper = Arc::new(Keeper {
+            engine: engine.clone(),
+            store: Arc::clone(&store),
+            directory,
+            providers: providers.clone(),
+            server,
+            lease: Arc::clone(&lease),
+            lease_length: options.provider_timeout + LEASE_MARGIN,
+            sweep_interval: options.sweep_interval,
+            doubt: Arc::clone(&doubt),
+        });
+        keeper.renew().await?;
+        store.maintain().await?;
+        if options.alone {
+            store.retire_others(server).await?;
+        }
+        keeper.take_over().await;
+        engine.wake();
+
+        let dispatcher = Arc::new(Dispatcher {
+            engine: engine.clone(),
+            providers: providers.clone(),
+            lease,
+            placement_bound: options.provider_timeout + PROVIDER_SLACK,
+            doubt: Arc::clone(&doubt),
+            in_flight: Arc::clone(&in_flight),
+        });
+        let reconciler = Arc::new(Reconciler {
+            engine,
+            store,
+            providers,
+            server,
+            max_call: options.max_call,
+            provider_timeout: options.provider_timeout,
+            doubt,
+        });
+        let tasks = vec![
+            tokio::spawn(dispatcher::run(dispatcher, reservations)),
+            watched("lease", {
+                let it = Arc::clone(&keeper);
+                move || keeper::keep_lease(Arc::clone(&it))
+            }),
+            watched("sweep", {
+                let it = Arc::clone(&keeper);
+                move || keeper::sweep(Arc::clone(&it))
+            }),
+            watched("reconciler", move || {
+                reconciler::run(Arc::clone(&reconciler))
+            }),
+        ];
+        Ok(Self {
+            keeper,
+            in_flight,
+            tasks,
+        })
+    }
+
+    /// Stops reserving, lets placements in flight finish for at most `grace`, and ends this
+    /// server's lease. Calls in progress are left alone.
+    pub async fn shutdown(self, grace: Duration) {
+        let engine = &self.keeper.engine;
+        engine.stop_admitting();
+        let all_done = self.in_flight.acquire_many(IN_FLIGHT_PERMITS);
+        if tokio::time::timeout(grace, all_done).await.is_err() {
+            warn!(
+                "placements still in flight after {} s are left to be looked up",
+                grace.as_secs()
+            );
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        engine.close();
+        if let Err(cause) = self.keeper.store.retire(self.keeper.server).await {
+            warn!("the lease could not be ended: {cause}");
+        }
+        info!(server_id:% = self.keeper.server; "stopped");
+    }
+}
+
+/// Runs a task that never ends; should it panic, says so and runs it again.
+fn watched<F>(name: &'static str, task: impl Fn() -> F + Send + 'static) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(async move {
+        loop {
+            let ended = tokio::spawn(task()).await;
+            match ended {
+                Err(end) if end.is_cancelled() => return,
+                Err(panic) => error!("the task {name} failed and is started again: {panic}"),
+                Ok(()) => error!("the task {name} ended and is started again"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+}

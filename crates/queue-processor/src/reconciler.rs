@@ -1,0 +1,216 @@
+//! Calls whose state is in doubt: asked about until there is proof, never dialled on a guess.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use callq_concurrency::Engine;
+use callq_domain::{
+    CallId, CallStatus, DoubtfulCall, Ending, EventSink, LookUp, Outcome, OwnershipStore,
+    Providers, ReportedStatus, Return, ServerId, StatusEvent,
+};
+use log::{error, info, warn};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Asks providers about doubtful calls.
+pub(crate) struct Reconciler {
+    pub engine: Engine,
+    pub store: Arc<dyn OwnershipStore>,
+    pub providers: Providers,
+    pub server: ServerId,
+    pub max_call: Duration,
+    pub provider_timeout: Duration,
+    pub doubt: Arc<Notify>,
+}
+
+/// When a call is asked about next, and what was learned so far.
+struct Inquiry {
+    next: Instant,
+    pause: Duration,
+    absent_since: Option<Instant>,
+}
+
+/// A provider that does not know a call may only not know it *yet*: its own "no" counts as proof
+/// once it has said so twice, this far apart.
+const PROOF_OF_ABSENCE: Duration = Duration::from_secs(2);
+
+/// Between looks at the store while nothing is known to be in doubt.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn run(this: Arc<Reconciler>) {
+    let mut inquiries: HashMap<CallId, Inquiry> = HashMap::new();
+    loop {
+        let pause = match this.store.doubtful_calls(this.server, this.max_call).await {
+            Ok(calls) => {
+                inquiries.retain(|id, _| calls.iter().any(|doubtful| doubtful.call.id == *id));
+                for doubtful in &calls {
+                    this.inquire(doubtful, &mut inquiries).await;
+                }
+                let next = inquiries.values().map(|inquiry| inquiry.next).min();
+                next.map_or(IDLE_LOOK, |next| {
+                    next.saturating_duration_since(Instant::now())
+                        .clamp(Duration::from_millis(50), IDLE_LOOK)
+                })
+            }
+            Err(cause) => {
+                warn!("doubtful calls cannot be listed: {cause}");
+                IDLE_LOOK
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = this.doubt.notified() => {}
+        }
+    }
+}
+
+impl Reconciler {
+    async fn inquire(&self, doubtful: &DoubtfulCall, inquiries: &mut HashMap<CallId, Inquiry>) {
+        let now = Instant::now();
+        let inquiry = inquiries.entry(doubtful.call.id).or_insert(Inquiry {
+            // The provider may still be at work on the request whose answer was lost.
+            next: now + FIRST_PAUSE,
+            pause: FIRST_PAUSE,
+            absent_since: None,
+        });
+        if now < inquiry.next {
+            return;
+        }
+        inquiry.pause = (inquiry.pause * 2).min(LONGEST_PAUSE);
+        inquiry.next = now + inquiry.pause;
+        let answer = self.look_up(doubtful).await;
+        let too_long = doubtful.age >= self.max_call;
+        match (answer, doubtful.call.status) {
+            (
+                LookUp::Found {
+                    execution_id,
+                    status: ReportedStatus::Ended(outcome),
+                },
+                _,
+            ) => {
+                let ending = Ending {
+                    call_id: doubtful.call.id,
+                    attempt: Some(doubtful.attempt.number),
+                    outcome,
+                    execution_id: Some(execution_id),
+                    reason: Some("the provider was asked".into()),
+                    duration_seconds: None,
+                };
+                self.end(ending).await;
+            }
+            (LookUp::Found { execution_id, .. }, _) if too_long => {
+                if let Err(cause) = self.store.mark_overdue(self.server, doubtful.attempt).await {
+                    warn!(call_id:% = doubtful.call.id; "could not be given up yet: {cause}");
+                    return;
+                }
+                if let Some(provider) = self.providers.get(&doubtful.call.provider)
+                    && let Err(cause) = provider.hang_up(&execution_id).await
+                {
+                    warn!(call_id:% = doubtful.call.id; "an overlong call could not be hung up: {cause}");
+                }
+                self.time_out(doubtful).await;
+            }
+            (
+                LookUp::Found {
+                    execution_id,
+                    status,
+                },
+                CallStatus::Unknown,
+            ) => {
+                info!(call_id:% = doubtful.call.id, execution_id:% = execution_id; "adopted: the provider has it");
+                let recorded = self
+                    .engine
+                    .record_placed(doubtful.attempt, execution_id.clone())
+                    .await;
+                if recorded.is_ok() && status != ReportedStatus::Initiated {
+                    self.report(doubtful, execution_id, status).await;
+                }
+            }
+            (LookUp::NotPlaced, CallStatus::Unknown) => {
+                let since = *inquiry.absent_since.get_or_insert(now);
+                if now.duration_since(since) >= PROOF_OF_ABSENCE {
+                    self.put_back(doubtful).await;
+                } else {
+                    inquiry.next = since + PROOF_OF_ABSENCE;
+                }
+            }
+            (_, _) if too_long => self.time_out(doubtful).await,
+            (LookUp::Unclear { reason }, _) => {
+                inquiry.absent_since = None;
+                warn!(call_id:% = doubtful.call.id, reason = reason.as_str(); "the provider could not say");
+            }
+            (LookUp::Found { .. } | LookUp::NotPlaced, _) => {}
+        }
+    }
+
+    async fn look_up(&self, doubtful: &DoubtfulCall) -> LookUp {
+        let Some(provider) = self.providers.get(&doubtful.call.provider) else {
+            return LookUp::Unclear {
+                reason: "its provider is not configured on this server".into(),
+            };
+        };
+        match tokio::time::timeout(self.provider_timeout, provider.look_up(doubtful.call.id)).await
+        {
+            Ok(answer) => answer,
+            Err(_) => LookUp::Unclear {
+                reason: "no answer in time".into(),
+            },
+        }
+    }
+
+    async fn put_back(&self, doubtful: &DoubtfulCall) {
+        info!(call_id:% = doubtful.call.id, attempt = doubtful.attempt.number; "not placed after all, back in the queue");
+        let back = Return {
+            attempt: doubtful.attempt,
+            delay: Duration::ZERO,
+            reason: "the provider does not have it".into(),
+        };
+        if let Err(cause) = self.engine.return_call(back).await {
+            warn!(call_id:% = doubtful.call.id; "could not be put back yet: {cause}");
+        }
+    }
+
+    async fn time_out(&self, doubtful: &DoubtfulCall) {
+        error!(call_id:% = doubtful.call.id, age_seconds = doubtful.age.as_secs(); "call without an end is given up");
+        let ending = Ending {
+            call_id: doubtful.call.id,
+            attempt: Some(doubtful.attempt.number),
+            outcome: Outcome::Failed,
+            execution_id: None,
+            reason: Some("timed_out".into()),
+            duration_seconds: None,
+        };
+        self.end(ending).await;
+    }
+
+    async fn end(&self, ending: Ending) {
+        let call_id = ending.call_id;
+        if let Err(cause) = self.engine.end_call(ending).await {
+            warn!(call_id:% = call_id; "could not be ended yet: {cause}");
+        }
+    }
+
+    async fn report(
+        &self,
+        doubtful: &DoubtfulCall,
+        execution_id: callq_domain::ExecutionId,
+        status: ReportedStatus,
+    ) {
+        let event = StatusEvent {
+            event_id: format!("look-up of {}", doubtful.call.id),
+            call_id: doubtful.call.id,
+            execution_id: Some(execution_id),
+            status,
+            occurred_at: chrono::Utc::now(),
+            duration_seconds: None,
+            reason: None,
+        };
+        if let Err(cause) = self.engine.accept(event).await {
+            warn!(call_id:% = doubtful.call.id; "what the provider said could not be recorded: {cause}");
+        }
+    }
+}
