@@ -1,0 +1,90 @@
+//! Everything the controllers share: the ports they talk to and what they keep between requests.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use callq_domain::{
+    AccountStore, CallStore, CampaignStore, DirectoryStore, OperatorStore, Providers, QueueStore,
+};
+use chrono::{DateTime, Utc};
+
+use crate::auth::TokenCache;
+use crate::door::Door;
+use crate::metrics::Metrics;
+use crate::openapi::Description;
+use crate::rate::RequestRate;
+
+/// The ports behind the controllers.
+#[derive(Clone)]
+pub struct Ports {
+    /// Users and tokens.
+    pub accounts: Arc<dyn AccountStore>,
+    /// Agents and contacts.
+    pub directory: Arc<dyn DirectoryStore>,
+    /// Campaigns.
+    pub campaigns: Arc<dyn CampaignStore>,
+    /// The queue as its owner sees it.
+    pub queue: Arc<dyn QueueStore>,
+    /// Call records.
+    pub calls: Arc<dyn CallStore>,
+    /// What operators see and change.
+    pub operators: Arc<dyn OperatorStore>,
+    /// The engine.
+    pub door: Arc<dyn Door>,
+    /// Carriers: to hang up, and to read their events.
+    pub providers: Providers,
+}
+
+/// Tells the time. Tests have their own.
+pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+
+/// What the controllers share. One for the whole server, whatever its number of threads.
+pub struct Api {
+    pub(crate) ports: Ports,
+    pub(crate) clock: Clock,
+    pub(crate) tokens: TokenCache,
+    pub(crate) rate: Option<RequestRate>,
+    pub(crate) metrics: Metrics,
+    pub(crate) description: Description,
+}
+
+impl Api {
+    /// An API over these ports, with the system's clock, no request rate limit and metrics of
+    /// its own.
+    #[must_use]
+    pub fn new(ports: Ports) -> Self {
+        Self {
+            ports,
+            clock: Arc::new(Utc::now),
+            tokens: TokenCache::default(),
+            rate: None,
+            metrics: Metrics::default(),
+            description: Description::new(),
+        }
+    }
+
+    /// With at most so many requests a second for each user, and as many at once.
+    #[must_use]
+    pub fn with_rate_limit(mut self, per_second: Option<NonZeroU32>) -> Self {
+        self.rate = per_second.map(RequestRate::new);
+        self
+    }
+
+    /// With these metrics, so that the rest of the process can show its own beside them.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// With another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        (self.clock)()
+    }
+}

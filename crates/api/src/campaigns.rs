@@ -1,0 +1,369 @@
+//! Plain campaigns: contacts in, start, pause, resume, cancel, and how far it is.
+
+use actix_web::http::header::LOCATION;
+use actix_web::{HttpResponse, get, post, web};
+use callq_domain::{Campaign, CampaignId, CampaignProgress, CampaignStatus, StoreError};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::api::Api;
+use crate::auth::Caller;
+use crate::json::JsonBody;
+use crate::params::{PageParams, PageResponse, PathId, Query};
+use crate::problem::Problem;
+
+mod request;
+
+use request::CampaignRequest;
+
+/// A list of contacts is longer than any other body.
+const CAMPAIGN_BODY_LIMIT: usize = 8 * 1024 * 1024;
+
+/// How far a campaign is. `total` is the sum of the others.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProgressResponse {
+    /// Contacts in the campaign.
+    total: u64,
+    /// Not queued yet: the campaign has not started.
+    pending: u64,
+    /// Waiting for a slot.
+    queued: u64,
+    /// Holding a slot.
+    processing: u64,
+    /// Call took place.
+    completed: u64,
+    /// Call did not take place.
+    failed: u64,
+    /// Withdrawn.
+    cancelled: u64,
+    /// Not started in time.
+    expired: u64,
+}
+
+impl From<CampaignProgress> for ProgressResponse {
+    fn from(progress: CampaignProgress) -> Self {
+        Self {
+            total: progress.total,
+            pending: progress.pending,
+            queued: progress.queued,
+            processing: progress.processing,
+            completed: progress.completed,
+            failed: progress.failed,
+            cancelled: progress.cancelled,
+            expired: progress.expired,
+        }
+    }
+}
+
+/// A campaign.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CampaignResponse {
+    /// Its identifier.
+    id: Uuid,
+    /// A name for people.
+    name: String,
+    /// Who talks.
+    agent_id: Uuid,
+    /// What the campaign is for.
+    next_action: String,
+    /// Local time from which calls may be made.
+    first_call_time: NaiveTime,
+    /// Local time until which calls may be made.
+    last_call_time: NaiveTime,
+    /// First local day.
+    start_date: NaiveDate,
+    /// Last local day; null means no end.
+    end_date: Option<NaiveDate>,
+    /// An IANA zone for the times above.
+    campaign_timezone: Option<String>,
+    /// Whether `campaign_timezone` holds rather than your own zone.
+    use_custom_timezone: bool,
+    /// Calls to a contact after the first that did not get through.
+    max_retries: u32,
+    /// Minutes between them.
+    retry_interval_minutes: u32,
+    /// `draft`, `active`, `paused`, `completed` or `cancelled`.
+    status: &'static str,
+    /// How far it is.
+    progress: ProgressResponse,
+    /// When it was made.
+    created_at: DateTime<Utc>,
+    /// When it was started.
+    started_at: Option<DateTime<Utc>>,
+    /// When its last contact was accounted for, or it was withdrawn.
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<Campaign> for CampaignResponse {
+    fn from(campaign: Campaign) -> Self {
+        let fields = campaign.fields;
+        Self {
+            id: campaign.id.into(),
+            name: fields.name,
+            agent_id: fields.agent_id.into(),
+            next_action: fields.next_action,
+            first_call_time: fields.first_call_time,
+            last_call_time: fields.last_call_time,
+            start_date: fields.start_date,
+            end_date: fields.end_date,
+            campaign_timezone: fields.campaign_timezone,
+            use_custom_timezone: fields.use_custom_timezone,
+            max_retries: fields.max_retries,
+            retry_interval_minutes: fields.retry_interval_minutes,
+            status: campaign.status.as_str(),
+            progress: campaign.progress.into(),
+            created_at: campaign.created_at,
+            started_at: campaign.started_at,
+            finished_at: campaign.finished_at,
+        }
+    }
+}
+
+/// A campaign in figures.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CampaignStatisticsResponse {
+    /// The campaign.
+    campaign_id: Uuid,
+    /// Where it stands.
+    status: &'static str,
+    /// How far it is.
+    #[serde(flatten)]
+    progress: ProgressResponse,
+    /// Share of contacts that are accounted for, 0 to 1.
+    done_share: f64,
+    /// Share of calls made that took place, 0 to 1; null before the first.
+    completed_share: Option<f64>,
+    /// When it was started.
+    started_at: Option<DateTime<Utc>>,
+    /// When its last contact was accounted for, or it was withdrawn.
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<Campaign> for CampaignStatisticsResponse {
+    fn from(campaign: Campaign) -> Self {
+        let progress = campaign.progress;
+        let made = progress.completed + progress.failed;
+        let done = made + progress.cancelled + progress.expired;
+        Self {
+            campaign_id: campaign.id.into(),
+            status: campaign.status.as_str(),
+            progress: progress.into(),
+            done_share: share(done, progress.total).unwrap_or(0.0),
+            completed_share: share(progress.completed, made),
+            started_at: campaign.started_at,
+            finished_at: campaign.finished_at,
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Makes a campaign. It calls nobody until it is started.
+#[utoipa::path(
+    tag = "campaigns",
+    request_body = CampaignRequest,
+    responses(
+        (status = 201, description = "Made, as a draft", body = CampaignResponse),
+        (status = 404, description = "No such agent or contact, or another user's"),
+    )
+)]
+#[post("/api/campaigns")]
+pub(crate) async fn create_campaign(
+    api: web::Data<Api>,
+    caller: Caller,
+    body: JsonBody<CampaignRequest, CAMPAIGN_BODY_LIMIT>,
+) -> Result<HttpResponse, Problem> {
+    let campaign = body.value.into_campaign(caller.user())?;
+    let created = api.ports.campaigns.create_campaign(campaign).await;
+    let campaign = created.map_err(|error| match error {
+        StoreError::NotFound => Problem::not_found("agent").with_field("agent_id"),
+        StoreError::Conflict(sentence) => {
+            Problem::unknown_reference(sentence).with_field("contact_ids")
+        }
+        other => other.into(),
+    })?;
+    Ok(HttpResponse::Created()
+        .insert_header((LOCATION, format!("/api/campaigns/{}", campaign.id)))
+        .json(CampaignResponse::from(campaign)))
+}
+
+/// Your campaigns, newest first.
+#[utoipa::path(
+    tag = "campaigns",
+    params(PageParams),
+    responses(
+        (status = 200, description = "A page", body = PageResponse<CampaignResponse>),
+        (status = 400, description = "`limit` or `cursor` is not as it must be"),
+    )
+)]
+#[get("/api/campaigns")]
+pub(crate) async fn list_campaigns(
+    api: web::Data<Api>,
+    caller: Caller,
+    query: Query,
+) -> Result<web::Json<PageResponse<CampaignResponse>>, Problem> {
+    let page = query.page()?;
+    let page = api.ports.campaigns.campaigns(caller.user(), page).await?;
+    Ok(web::Json(PageResponse::of(page, CampaignResponse::from)))
+}
+
+/// One campaign.
+#[utoipa::path(
+    tag = "campaigns",
+    params(("id" = Uuid, Path, description = "The campaign")),
+    responses(
+        (status = 200, description = "It", body = CampaignResponse),
+        (status = 404, description = "No such campaign, or another user's"),
+    )
+)]
+#[get("/api/campaigns/{id}")]
+pub(crate) async fn show_campaign(
+    api: web::Data<Api>,
+    caller: Caller,
+    id: PathId<CampaignId>,
+) -> Result<web::Json<CampaignResponse>, Problem> {
+    let campaign = find(&api, caller, id.0).await?;
+    Ok(web::Json(campaign.into()))
+}
+
+/// Starts a draft: every contact is queued.
+#[utoipa::path(
+    tag = "campaigns",
+    params(("id" = Uuid, Path, description = "The campaign")),
+    responses(
+        (status = 200, description = "As it is now", body = CampaignResponse),
+        (status = 404, description = "No such campaign, or another user's"),
+        (status = 409, description = "It is no draft; see `current_status`"),
+    )
+)]
+#[post("/api/campaigns/{id}/start")]
+pub(crate) async fn start_campaign(
+    api: web::Data<Api>,
+    caller: Caller,
+    id: PathId<CampaignId>,
+) -> Result<web::Json<CampaignResponse>, Problem> {
+    let (from, to) = (&[CampaignStatus::Draft], CampaignStatus::Active);
+    change(&api, caller, id.0, from, to).await
+}
+
+/// Holds a campaign's waiting calls. Calls in progress go on.
+#[utoipa::path(
+    tag = "campaigns",
+    params(("id" = Uuid, Path, description = "The campaign")),
+    responses(
+        (status = 200, description = "As it is now", body = CampaignResponse),
+        (status = 404, description = "No such campaign, or another user's"),
+        (status = 409, description = "It is not active; see `current_status`"),
+    )
+)]
+#[post("/api/campaigns/{id}/pause")]
+pub(crate) async fn pause_campaign(
+    api: web::Data<Api>,
+    caller: Caller,
+    id: PathId<CampaignId>,
+) -> Result<web::Json<CampaignResponse>, Problem> {
+    let (from, to) = (&[CampaignStatus::Active], CampaignStatus::Paused);
+    change(&api, caller, id.0, from, to).await
+}
+
+/// Lets a paused campaign go on.
+#[utoipa::path(
+    tag = "campaigns",
+    params(("id" = Uuid, Path, description = "The campaign")),
+    responses(
+        (status = 200, description = "As it is now", body = CampaignResponse),
+        (status = 404, description = "No such campaign, or another user's"),
+        (status = 409, description = "It is not paused; see `current_status`"),
+    )
+)]
+#[post("/api/campaigns/{id}/resume")]
+pub(crate) async fn resume_campaign(
+    api: web::Data<Api>,
+    caller: Caller,
+    id: PathId<CampaignId>,
+) -> Result<web::Json<CampaignResponse>, Problem> {
+    let (from, to) = (&[CampaignStatus::Paused], CampaignStatus::Active);
+    change(&api, caller, id.0, from, to).await
+}
+
+/// Withdraws a campaign's waiting calls for good. Calls in progress go on.
+#[utoipa::path(
+    tag = "campaigns",
+    params(("id" = Uuid, Path, description = "The campaign")),
+    responses(
+        (status = 200, description = "As it is now", body = CampaignResponse),
+        (status = 404, description = "No such campaign, or another user's"),
+        (status = 409, description = "It is over; see `current_status`"),
+    )
+)]
+#[post("/api/campaigns/{id}/cancel")]
+pub(crate) async fn cancel_campaign(
+    api: web::Data<Api>,
+    caller: Caller,
+    id: PathId<CampaignId>,
+) -> Result<web::Json<CampaignResponse>, Problem> {
+    use CampaignStatus::{Active, Cancelled, Draft, Paused};
+    change(&api, caller, id.0, &[Draft, Active, Paused], Cancelled).await
+}
+
+/// A campaign in figures.
+#[utoipa::path(
+    tag = "campaigns",
+    params(("id" = Uuid, Path, description = "The campaign")),
+    responses(
+        (status = 200, description = "Now", body = CampaignStatisticsResponse),
+        (status = 404, description = "No such campaign, or another user's"),
+    )
+)]
+#[get("/api/campaigns/{id}/statistics")]
+pub(crate) async fn show_campaign_statistics(
+    api: web::Data<Api>,
+    caller: Caller,
+    id: PathId<CampaignId>,
+) -> Result<web::Json<CampaignStatisticsResponse>, Problem> {
+    let campaign = find(&api, caller, id.0).await?;
+    Ok(web::Json(campaign.into()))
+}
+
+async fn find(api: &Api, caller: Caller, id: CampaignId) -> Result<Campaign, Problem> {
+    let found = api.ports.campaigns.campaign(caller.user(), id).await?;
+    found.ok_or_else(|| Problem::not_found("campaign"))
+}
+
+/// Moves a campaign from one of `from` to `to`. Whether it may is the store's to decide; `from`
+/// tells start and resume apart, which lead to the same status.
+async fn change(
+    api: &Api,
+    caller: Caller,
+    id: CampaignId,
+    from: &[CampaignStatus],
+    to: CampaignStatus,
+) -> Result<web::Json<CampaignResponse>, Problem> {
+    let present = find(api, caller, id).await?.status;
+    if !from.contains(&present) {
+        return Err(stands_elsewhere(present));
+    }
+    let store = &api.ports.campaigns;
+    match store.set_campaign_status(caller.user(), id, to).await {
+        Ok(campaign) => {
+            api.ports.door.wake();
+            Ok(web::Json(campaign.into()))
+        }
+        // Someone else was faster: say where it stands now.
+        Err(StoreError::Conflict(_)) => Err(stands_elsewhere(find(api, caller, id).await?.status)),
+        Err(error) => Err(Problem::of_store(error, "campaign")),
+    }
+}
+
+fn stands_elsewhere(status: CampaignStatus) -> Problem {
+    let status = status.as_str();
+    Problem::conflict(format!(
+        "The campaign is {status}; this cannot be done now."
+    ))
+    .with_current_status(status)
+}

@@ -1,0 +1,184 @@
+//! Plain campaigns, from draft to done.
+
+use callq_domain::{CampaignId, ContactId};
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// A body that names an agent and a contact of `token`'s user.
+async fn body(world: &World, token: &str) -> Value {
+    let agent = world
+        .ask(token, "POST", "/api/agents", Some(json!({"name": "a"})))
+        .await;
+    let number = json!({"phone_number": "+14155552671"});
+    let contact = world
+        .ask(token, "POST", "/api/contacts", Some(number))
+        .await;
+    json!({"name": "Spring", "agent_id": agent.json()["id"], "next_action": "call",
+           "contact_ids": [contact.json()["id"]], "first_call_time": "09:00",
+           "last_call_time": "18:30:15", "start_date": "2030-05-01"})
+}
+
+async fn draft(world: &World) -> Value {
+    let body = body(world, &world.ada.1).await;
+    let made = world.post("/api/campaigns", body).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    made.json()
+}
+
+#[actix_web::test]
+async fn a_campaign_is_made_as_a_draft_with_its_defaults() {
+    let world = World::new();
+    let campaign = draft(&world).await;
+    assert_eq!(campaign["status"], "draft");
+    assert_eq!(campaign["progress"]["pending"], 1);
+    assert_eq!(campaign["first_call_time"], "09:00:00");
+    assert_eq!(campaign["last_call_time"], "18:30:15");
+    assert_eq!(campaign["use_custom_timezone"], false);
+    assert_eq!(
+        (&campaign["max_retries"], &campaign["end_date"]),
+        (&json!(0), &Value::Null)
+    );
+    let id = campaign["id"].as_str().expect("an id");
+    assert_eq!(
+        world.get(&format!("/api/campaigns/{id}")).await.json(),
+        campaign
+    );
+    let listed = world.get("/api/campaigns").await.json();
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[actix_web::test]
+async fn its_status_moves_only_as_it_may_and_each_move_wakes_the_engine() {
+    let world = World::new();
+    let campaign = draft(&world).await;
+    let id = campaign["id"].as_str().expect("an id");
+    let act = |action: &str| {
+        let (world, path) = (&world, format!("/api/campaigns/{id}/{action}"));
+        async move { world.ask(&world.ada.1, "POST", &path, None).await }
+    };
+    for (action, refused_with) in [("pause", "draft"), ("resume", "draft")] {
+        assert_eq!(
+            act(action).await.problem(409)["current_status"],
+            refused_with
+        );
+    }
+    for (action, status) in [
+        ("start", "active"),
+        ("pause", "paused"),
+        ("resume", "active"),
+        ("cancel", "cancelled"),
+    ] {
+        let answered = act(action).await;
+        assert_eq!(
+            (answered.status, &answered.json()["status"]),
+            (200, &json!(status))
+        );
+        assert_eq!(act("start").await.problem(409)["current_status"], status);
+    }
+    assert_eq!(
+        act("cancel").await.problem(409)["current_status"],
+        "cancelled"
+    );
+    assert_eq!(world.fake.state().wakes, 4);
+}
+
+#[actix_web::test]
+async fn another_users_campaign_agent_or_contact_is_404() {
+    let world = World::new();
+    let campaign = draft(&world).await;
+    let path = format!("/api/campaigns/{}", campaign["id"].as_str().expect("an id"));
+    world
+        .ask(&world.bob.1, "GET", &path, None)
+        .await
+        .problem(404);
+    for action in ["start", "pause", "resume", "cancel"] {
+        let path = format!("{path}/{action}");
+        world
+            .ask(&world.bob.1, "POST", &path, None)
+            .await
+            .problem(404);
+    }
+    let (mine, theirs) = (
+        body(&world, &world.ada.1).await,
+        body(&world, &world.bob.1).await,
+    );
+    for field in ["agent_id", "contact_ids"] {
+        let mut body = mine.clone();
+        body[field] = theirs[field].clone();
+        let answered = world.post("/api/campaigns", body).await;
+        assert_eq!(answered.problem(404)["field"], field);
+    }
+}
+
+#[actix_web::test]
+async fn a_bad_field_is_named() {
+    let world = World::new();
+    let good = body(&world, &world.ada.1).await;
+    let twice = json!([good["contact_ids"][0], good["contact_ids"][0]]);
+    for (field, value, named) in [
+        ("name", json!(""), "name"),
+        ("agent_id", json!(""), "agent_id"),
+        ("contact_ids", json!([]), "contact_ids"),
+        ("contact_ids", json!(["x"]), "contact_ids[0]"),
+        ("contact_ids", twice, "contact_ids[1]"),
+        ("first_call_time", json!("9 am"), "first_call_time"),
+        ("start_date", json!("01.05.2030"), "start_date"),
+        ("end_date", json!("2030-04-30"), "end_date"),
+        ("campaign_timezone", json!("Nowhere"), "campaign_timezone"),
+        ("use_custom_timezone", json!(true), "campaign_timezone"),
+        ("max_retries", json!(-1), "max_retries"),
+        ("retry_interval_minutes", json!(0), "retry_interval_minutes"),
+    ] {
+        let mut body = good.clone();
+        body[field] = value;
+        let answered = world.post("/api/campaigns", body).await;
+        assert_eq!(answered.problem(400)["field"], named);
+    }
+    assert!(world.fake.state().campaigns.is_empty());
+}
+
+#[actix_web::test]
+async fn a_hundred_thousand_contacts_fit_and_one_more_does_not() {
+    let world = World::new();
+    let mut body = body(&world, &world.ada.1).await;
+    let ids: Vec<_> = (0..=100_000).map(|_| ContactId::new().as_uuid()).collect();
+    body["contact_ids"] = json!(ids[1..]);
+    // They are not hers, which is found only after the body was read and understood.
+    world
+        .post("/api/campaigns", body.clone())
+        .await
+        .problem(404);
+    body["contact_ids"] = json!(ids);
+    let answered = world.post("/api/campaigns", body).await;
+    assert_eq!(answered.problem(400)["field"], "contact_ids");
+}
+
+#[actix_web::test]
+async fn statistics_tell_how_far_it_is() {
+    let world = World::new();
+    let campaign = draft(&world).await;
+    let id: CampaignId = campaign["id"]
+        .as_str()
+        .expect("an id")
+        .parse()
+        .expect("an id");
+    {
+        let mut state = world.fake.state();
+        let progress = &mut state.campaigns[0].progress;
+        (progress.total, progress.pending) = (10, 5);
+        (progress.completed, progress.failed, progress.cancelled) = (3, 1, 1);
+    }
+    let path = format!("/api/campaigns/{id}/statistics");
+    let statistics = world.get(&path).await.json();
+    assert_eq!(
+        (&statistics["total"], &statistics["completed"]),
+        (&json!(10), &json!(3))
+    );
+    assert_eq!(statistics["done_share"], 0.5);
+    assert_eq!(statistics["completed_share"], 0.75);
+    world
+        .ask(&world.bob.1, "GET", &path, None)
+        .await
+        .problem(404);
+}

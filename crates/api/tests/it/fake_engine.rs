@@ -1,0 +1,165 @@
+//! The in-memory ports beside the stores of a user's things: operators, engine and provider.
+
+use async_trait::async_trait;
+use callq_api::Door;
+use callq_concurrency::{EngineError, Initiated};
+use callq_domain::*;
+use chrono::Utc;
+
+use crate::fake::{CAUSE, Fake, State, page_of};
+
+impl State {
+    fn system(&self) -> SystemState {
+        SystemState {
+            slots: SlotUse {
+                limit: self.system_limit,
+                active: 4,
+            },
+            dispatch_paused: self.paused,
+        }
+    }
+}
+
+#[async_trait]
+impl OperatorStore for Fake {
+    async fn system_state(&self) -> Result<SystemState, StoreError> {
+        Ok(self.up()?.system())
+    }
+    async fn set_system_limit(&self, limit: ConcurrencyLimit) -> Result<SystemState, StoreError> {
+        let mut state = self.up()?;
+        state.system_limit = limit.get();
+        Ok(state.system())
+    }
+    async fn set_dispatch_paused(&self, paused: bool) -> Result<SystemState, StoreError> {
+        let mut state = self.up()?;
+        state.paused = paused;
+        Ok(state.system())
+    }
+    async fn user_loads(&self, page: PageRequest) -> Result<Page<UserLoad>, StoreError> {
+        page_of(self.up()?.loads.clone(), &page)
+    }
+    async fn user_load(&self, id: UserId) -> Result<Option<UserLoad>, StoreError> {
+        let state = self.up()?;
+        Ok(state.loads.iter().find(|it| it.user.id == id).cloned())
+    }
+    async fn update_user(&self, id: UserId, change: UserChange) -> Result<User, StoreError> {
+        let mut state = self.up()?;
+        let mut loads = state.loads.iter_mut();
+        let load = loads.find(|it| it.user.id == id);
+        let user = &mut load.ok_or(StoreError::NotFound)?.user;
+        user.weight = change.weight.unwrap_or(user.weight);
+        user.credits = change.credits.unwrap_or(user.credits);
+        user.concurrent_calls_limit = change
+            .concurrent_calls_limit
+            .unwrap_or(user.concurrent_calls_limit);
+        user.direct_reserved_slots = change
+            .direct_reserved_slots
+            .unwrap_or(user.direct_reserved_slots);
+        Ok(user.clone())
+    }
+    async fn audit(&self) -> Result<Vec<AuditDifference>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.up().map(drop)
+    }
+    async fn gauges(&self) -> Result<SystemGauges, StoreError> {
+        let state = self.up()?;
+        Ok(SystemGauges {
+            slots: state.system().slots,
+            direct: TypeCount {
+                queued: 3,
+                processing: 2,
+            },
+            campaign: TypeCount::default(),
+            unknown: 1,
+            priority_violations: 0,
+            oldest_snapshot: std::time::Duration::from_millis(1500),
+            at: Utc::now(),
+        })
+    }
+}
+
+#[async_trait]
+impl EventSink for Fake {
+    async fn accept(&self, event: StatusEvent) -> Result<EventEffect, EventError> {
+        let mut state = self.state();
+        state.accepted.push(event);
+        state.events.pop_front().unwrap_or(Ok(EventEffect::Applied))
+    }
+}
+
+#[async_trait]
+impl Door for Fake {
+    async fn initiate(&self, call: NewDirectCall) -> Result<Initiated, EngineError> {
+        let (outcome, gate) = {
+            let mut state = self.state();
+            state.asked.push(call);
+            (state.outcomes.pop_front(), state.gate.clone())
+        };
+        if let Some(gate) = gate {
+            gate.notified().await;
+        }
+        outcome.unwrap_or(Err(EngineError::ShuttingDown))
+    }
+    async fn keep_answer(&self, answer: KeptAnswer) -> Result<(), EngineError> {
+        let mut state = self.state();
+        if state.keeping_fails {
+            return Err(EngineError::Unavailable(CAUSE.into()));
+        }
+        state.kept.push(answer);
+        Ok(())
+    }
+    fn wake(&self) {
+        self.state().wakes += 1;
+    }
+}
+
+/// A provider named `fake`. An event is signed if its header `signature` says `good`; its body is
+/// a call id.
+pub(crate) struct FakeProvider {
+    pub(crate) name: ProviderName,
+    pub(crate) fake: std::sync::Arc<Fake>,
+}
+
+#[async_trait]
+impl CallProvider for FakeProvider {
+    fn name(&self) -> &ProviderName {
+        &self.name
+    }
+    async fn place(&self, _: &PlacementRequest) -> Placement {
+        Placement::Unknown {
+            reason: "not asked for here".into(),
+        }
+    }
+    async fn look_up(&self, _: CallId) -> LookUp {
+        LookUp::NotPlaced
+    }
+    async fn hang_up(&self, execution_id: &ExecutionId) -> Result<(), HangUpError> {
+        let mut state = self.fake.state();
+        state.hung_up.push(execution_id.clone());
+        state.hang_up.clone().map_or(Ok(()), Err)
+    }
+    fn read_event(
+        &self,
+        headers: &dyn EventHeaders,
+        body: &[u8],
+    ) -> Result<StatusEvent, EventRejection> {
+        if headers.get("Signature") != Some("good") {
+            return Err(EventRejection::Unauthentic("no good signature".into()));
+        }
+        let text = String::from_utf8_lossy(body);
+        let call_id = text
+            .parse()
+            .map_err(|_| EventRejection::Malformed("the body is no call id".into()))?;
+        Ok(StatusEvent {
+            event_id: "e1".into(),
+            call_id,
+            execution_id: None,
+            status: ReportedStatus::Ringing,
+            occurred_at: Utc::now(),
+            duration_seconds: None,
+            reason: None,
+        })
+    }
+}

@@ -1,0 +1,16 @@
+//! The controllers as clients meet them: the real actix app over ports that live in memory.
+
+#![expect(clippy::expect_used, reason = "what helps a test may fail it")]
+
+mod accepting;
+mod admin;
+mod campaigns;
+mod directory;
+mod edges;
+mod fake;
+mod fake_engine;
+mod logging;
+mod openapi;
+mod seeing;
+mod webhooks;
+mod world;
