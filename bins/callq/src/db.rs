@@ -1,0 +1,124 @@
+//! The database a command works on: the one that is configured, the private cluster that `serve`
+//! runs already, or that cluster started for the occasion.
+
+use anyhow::Context;
+use callq_embedded_postgres::{EmbeddedPostgres, Options};
+use callq_persistence::{Database, PostgresStore, migrations};
+
+use crate::config::{Config, mask_url};
+
+/// One settles what moves slots, one records the rest.
+const ENGINE_CONNECTIONS: u32 = 2;
+
+/// An open database. Keep it as long as its URL is used: dropping it stops a cluster it started.
+pub(crate) struct Db {
+    url: String,
+    cluster: Option<EmbeddedPostgres>,
+    external: bool,
+}
+
+impl Db {
+    /// The configured database, or the private cluster, owned: for `serve`.
+    pub(crate) async fn own(config: &Config) -> anyhow::Result<Self> {
+        match &config.database_url {
+            Some(url) => Ok(Self::external(url)),
+            None => Self::start_cluster(config).await,
+        }
+    }
+
+    /// The configured database, the private cluster as `serve` runs it, or else that cluster
+    /// started for now: for commands.
+    pub(crate) async fn borrow(config: &Config) -> anyhow::Result<Self> {
+        if let Some(url) = &config.database_url {
+            return Ok(Self::external(url));
+        }
+        let data_dir = config.data_dir.clone();
+        let running =
+            tokio::task::spawn_blocking(move || EmbeddedPostgres::connect_existing(data_dir))
+                .await??;
+        match running {
+            Some(url) => Ok(Self {
+                url,
+                cluster: None,
+                external: false,
+            }),
+            None => Self::start_cluster(config).await,
+        }
+    }
+
+    fn external(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            cluster: None,
+            external: true,
+        }
+    }
+
+    async fn start_cluster(config: &Config) -> anyhow::Result<Self> {
+        let mut options = Options::new(&config.data_dir);
+        options.max_connections = u16::try_from(config.pool_size + 20)
+            .unwrap_or(u16::MAX)
+            .max(100);
+        let cluster =
+            tokio::task::spawn_blocking(move || EmbeddedPostgres::start(options)).await??;
+        Ok(Self {
+            url: cluster.url().to_owned(),
+            cluster: Some(cluster),
+            external: false,
+        })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether this process alone uses the database: it owns the private cluster.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// A word for logs: never a password.
+    pub(crate) fn describe(&self) -> String {
+        if self.external {
+            mask_url(&self.url)
+        } else {
+            "the private cluster".into()
+        }
+    }
+
+    /// Brings the schema up to date where that is this process's to do: always on the private
+    /// cluster; elsewhere it only checks.
+    pub(crate) async fn prepare(&self) -> anyhow::Result<()> {
+        let (url, external) = (self.url.clone(), self.external);
+        tokio::task::spawn_blocking(move || {
+            if external {
+                migrations::check_current(&url)
+            } else {
+                migrations::up(&url).map(drop)
+            }
+        })
+        .await?
+        .context("the schema is not ready; run `callq migrate up`")
+    }
+
+    /// A store on this database, for a command.
+    pub(crate) fn store(&self, config: &Config) -> anyhow::Result<PostgresStore> {
+        let database = Database::new(&self.url, config.pool_size)?;
+        Ok(PostgresStore::new(database, config.call_provider.clone()))
+    }
+
+    /// A store on this database, for a server: two of its connections are the engine's.
+    pub(crate) fn server_store(&self, config: &Config) -> anyhow::Result<PostgresStore> {
+        let database = Database::new(&self.url, config.pool_size - ENGINE_CONNECTIONS)?;
+        let engine = Database::for_engine(&self.url, ENGINE_CONNECTIONS)?;
+        Ok(PostgresStore::new(database, config.call_provider.clone()).with_engine_database(engine))
+    }
+
+    /// Stops the private cluster if this process started it.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        if let Some(cluster) = self.cluster {
+            tokio::task::spawn_blocking(move || cluster.stop()).await??;
+        }
+        Ok(())
+    }
+}

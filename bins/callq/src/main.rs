@@ -1,0 +1,76 @@
+//! The callq server and its command line: a wiring diagram and little else.
+
+mod cli;
+mod commands;
+mod config;
+mod db;
+mod demo;
+mod serve;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::cli::{Cli, Command, ConfigCommand, Serve, Token, User};
+use crate::config::Config;
+
+/// Exit code for a configuration or command line that cannot be used.
+const BAD_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    if let Err(error) = dotenvy::dotenv()
+        && !error.not_found()
+    {
+        eprintln!("callq: .env cannot be read: {error}");
+        return ExitCode::from(BAD_USAGE);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(BAD_USAGE),
+            };
+        }
+    };
+    env_logger::Builder::from_env(
+        env_logger::Env::default().default_filter_or("info,actix_server=warn"),
+    )
+    .init();
+    let config = match Config::from_settings(&cli.settings) {
+        Ok(config) => config,
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("callq: {fault}");
+            }
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    match run(
+        cli.command.unwrap_or(Command::Serve(Serve::default())),
+        &config,
+    ) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("callq: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(options) => serve::serve(config, &options).await,
+        Command::Migrate(options) => commands::migrate(config, &options).await,
+        Command::User(User::Create(options)) => commands::create_user(config, &options).await,
+        Command::Token(Token::Create(options)) => commands::create_token(config, &options).await,
+        Command::Token(Token::Revoke(options)) => commands::revoke_token(config, &options).await,
+        Command::Config(ConfigCommand::Check { json }) => commands::check_config(config, json),
+        Command::Demo(options) => demo::demo(config, &options).await,
+        Command::Audit(options) => commands::audit(config, &options).await,
+    }
+}

@@ -1,0 +1,197 @@
+//! `callq serve`: everything wired together, started in order and stopped in order.
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use actix_web::{App, HttpServer, web};
+use anyhow::Context;
+use callq_api::{Api, Ports};
+use callq_concurrency::{Engine, EngineOptions};
+use callq_domain::{CallProvider, Providers, ServerId};
+use callq_persistence::{PostgresStore, migrations};
+use callq_providers::{HttpProvider, HttpProviderConfig, Simulator};
+use callq_queue_processor::{Processor, ProcessorOptions};
+use log::{info, warn};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::Serve;
+use crate::config::Config;
+use crate::db::Db;
+
+pub(crate) async fn serve(config: &Config, options: &Serve) -> anyhow::Result<ExitCode> {
+    let mut stop = Stop::listen()?;
+    let listener = TcpListener::bind(config.listen)
+        .with_context(|| format!("HOST and PORT: {} cannot be listened on", config.listen))?;
+    let db = Db::own(config).await?;
+    migrate(&db, options).await?;
+    let server = Server::start(config, &db, listener).await?;
+    announce(config, &server.address);
+    stop.asked().await;
+    info!("stopping: nothing new is admitted, placements in flight may finish");
+    tokio::select! {
+        () = server.stop(config.shutdown_grace) => {}
+        () = stop.asked() => warn!("asked to stop twice: stopping at once"),
+    }
+    db.close().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(db: &Db, options: &Serve) -> anyhow::Result<()> {
+    let (url, check_only) = (db.url().to_owned(), options.no_migrate);
+    tokio::task::spawn_blocking(move || {
+        if check_only {
+            return migrations::check_current(&url);
+        }
+        for applied in migrations::up(&url)? {
+            info!(migration = applied.as_str(); "migration applied");
+        }
+        Ok(())
+    })
+    .await?
+    .with_context(|| format!("the schema of {} is not ready", db.describe()))
+}
+
+/// A running server.
+pub(crate) struct Server {
+    pub address: String,
+    engine: Engine,
+    processor: Processor,
+    http: actix_web::dev::ServerHandle,
+    pub store: PostgresStore,
+}
+
+impl Server {
+    /// Starts engine, providers, processor and HTTP on a database whose schema is ready.
+    pub(crate) async fn start(
+        config: &Config,
+        db: &Db,
+        listener: TcpListener,
+    ) -> anyhow::Result<Self> {
+        let address = format!("http://{}", listener.local_addr()?);
+        let store = db.server_store(config)?;
+        store.initialize_system_limit(config.system_limit).await?;
+        let shared = Arc::new(store.clone());
+        let server_id = ServerId::new();
+        let engine_options = EngineOptions {
+            sweep_interval: config.sweep_interval,
+            ..EngineOptions::default()
+        };
+        let (engine, reservations) = Engine::spawn(shared.clone(), server_id, engine_options);
+        let providers = providers(
+            config,
+            &engine,
+            config.public_url.as_deref().unwrap_or(&address),
+        )?;
+        let processor = Processor::start(
+            engine.clone(),
+            reservations,
+            shared.clone(),
+            shared.clone(),
+            providers.clone(),
+            server_id,
+            ProcessorOptions {
+                provider_timeout: config.provider_timeout,
+                max_call: config.max_call,
+                sweep_interval: config.sweep_interval,
+                alone: db.is_owned(),
+            },
+        )
+        .await?;
+        let api = Api::new(Ports {
+            accounts: shared.clone(),
+            directory: shared.clone(),
+            campaigns: shared.clone(),
+            queue: shared.clone(),
+            calls: shared.clone(),
+            operators: shared,
+            door: Arc::new(engine.clone()),
+            providers,
+        })
+        .with_rate_limit(config.rate_limit);
+        let api = web::Data::new(api);
+        let http = HttpServer::new(move || App::new().configure(callq_api::configure(api.clone())))
+            .listen(listener)?
+            .disable_signals()
+            .shutdown_timeout(config.shutdown_grace.as_secs())
+            .run();
+        let handle = http.handle();
+        tokio::spawn(http);
+        info!(server_id:% = server_id, address = address.as_str(), database = db.describe().as_str(); "serving");
+        Ok(Self {
+            address,
+            engine,
+            processor,
+            http: handle,
+            store,
+        })
+    }
+
+    /// Stops in order: admissions and reservations, placements in flight, HTTP.
+    pub(crate) async fn stop(self, grace: std::time::Duration) {
+        self.engine.stop_admitting();
+        self.processor.shutdown(grace).await;
+        self.http.stop(true).await;
+    }
+}
+
+fn providers(config: &Config, engine: &Engine, public_url: &str) -> anyhow::Result<Providers> {
+    let mut providers: Vec<Arc<dyn CallProvider>> = vec![Arc::new(Simulator::new(
+        Arc::new(engine.clone()),
+        config.http_provider_secret.clone(),
+    ))];
+    if let (Some(base_url), Some(secret)) =
+        (&config.http_provider_url, &config.http_provider_secret)
+    {
+        let http = HttpProvider::new(HttpProviderConfig {
+            base_url: base_url.clone(),
+            secret: secret.clone(),
+            callback_url: format!("{public_url}/api/webhooks/http"),
+            timeout: config.provider_timeout,
+        });
+        providers.push(Arc::new(
+            http.context("HTTP_PROVIDER_URL or PUBLIC_URL cannot be used")?,
+        ));
+    }
+    Ok(Providers::new(providers))
+}
+
+/// Says where the server is and what to try next.
+fn announce(config: &Config, address: &str) {
+    println!(
+        "\ncallq is serving on {address}\n\n\
+         Try, in another terminal of this folder:\n\n  \
+         callq user create --email you@example.com     a user and its token\n  \
+         callq demo                                    the product at work, in a minute\n  \
+         curl {address}/readyz                  whether all is well\n\n\
+         (callq is ./target/debug/callq after `make run`.) The README makes a first call with curl.\n\
+         Data: {data}. Stop with Ctrl-C.\n",
+        data = if config.database_url.is_some() {
+            "DATABASE_URL".to_owned()
+        } else {
+            config.data_dir.display().to_string()
+        }
+    );
+}
+
+/// SIGTERM and SIGINT.
+pub(crate) struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    pub(crate) async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The real binary on a database of its own, with a dialer that keeps a ledger, and a small
+//! client: what the system tests stand on.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use callq_testing::{FakeDialer, TestDatabase};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// How long anything that must happen may take before the test gives up. Generous: it is only
+/// reached when something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary under test.
+pub(crate) fn callq() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callq"));
+    // Nothing of the developer's own environment or .env decides a test.
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.current_dir(std::env::temp_dir());
+    command
+}
+
+/// A database, a dialer, and the servers started on them.
+pub(crate) struct World {
+    pub database: TestDatabase,
+    pub dialer: FakeDialer,
+    pub settings: BTreeMap<&'static str, String>,
+    client: reqwest::Client,
+}
+
+impl World {
+    /// A world with a system limit, whose sweep is far too rare to move anything.
+    pub(crate) fn new(system_limit: u32) -> Self {
+        let dialer = FakeDialer::start();
+        let database = TestDatabase::new();
+        let settings = BTreeMap::from([
+            ("DATABASE_URL", database.url().to_owned()),
+            ("PORT", "0".to_owned()),
+            ("SYSTEM_CONCURRENT_CALLS_LIMIT", system_limit.to_string()),
+            ("QUEUE_PROCESSOR_INTERVAL", "3600000".to_owned()),
+            ("CALL_PROVIDER", "http".to_owned()),
+            ("HTTP_PROVIDER_URL", dialer.url()),
+            ("HTTP_PROVIDER_SECRET", dialer.secret().to_owned()),
+            ("PROVIDER_TIMEOUT_MS", "5000".to_owned()),
+            ("RUST_LOG", "info,callq=debug".to_owned()),
+        ]);
+        Self {
+            database,
+            dialer,
+            settings,
+            client: reqwest::Client::new(),
+        }
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.settings.insert(name, value.to_owned());
+        self
+    }
+
+    /// A server, once it answers.
+    pub(crate) fn serve(&self) -> Server {
+        Server::start(&self.settings)
+    }
+
+    /// A new user with an agent.
+    pub(crate) async fn user(&self, server: &Server, name: &str, limit: u32) -> User {
+        let record = self.create_user(name, limit, &[]);
+        let text = |field: &str| record[field].as_str().expect(field).to_owned();
+        let mut user = User {
+            id: text("id"),
+            token: text("token"),
+            address: server.address.clone(),
+            agent_id: String::new(),
+            client: self.client.clone(),
+        };
+        let agent = user.post("/api/agents", json!({"name": "Agent"})).await;
+        assert_eq!(agent.status, 201, "{agent:?}");
+        user.agent_id = agent.body["id"].as_str().expect("an id").to_owned();
+        user
+    }
+
+    /// The record printed by `callq user create`.
+    pub(crate) fn create_user(&self, name: &str, limit: u32, more: &[&str]) -> Value {
+        let output = callq()
+            .envs(&self.settings)
+            .args([
+                "user",
+                "create",
+                "--json",
+                "--email",
+                &format!("{name}@example.com"),
+            ])
+            .args(["--concurrent-calls-limit", &limit.to_string()])
+            .args(more)
+            .output()
+            .expect("callq runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).expect("a record")
+    }
+
+    /// What `callq audit` says.
+    pub(crate) fn audit(&self) -> String {
+        let output = callq()
+            .envs(&self.settings)
+            .arg("audit")
+            .output()
+            .expect("callq runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// The status a server answers to a status event signed with the dialer's secret.
+    pub(crate) async fn signed_event(&self, server: &Server, event: Value) -> u16 {
+        let body = event.to_string();
+        let now = chrono::Utc::now().timestamp();
+        let webhook = standardwebhooks::Webhook::new(self.dialer.secret()).expect("a secret");
+        let signature = webhook.sign("e", now, body.as_bytes()).expect("signed");
+        self.client
+            .post(format!("{}/api/webhooks/http", server.address))
+            .header("content-type", "application/json")
+            .header("webhook-id", "e")
+            .header("webhook-timestamp", now.to_string())
+            .header("webhook-signature", signature)
+            .body(body)
+            .send()
+            .await
+            .expect("an answer")
+            .status()
+            .as_u16()
+    }
+
+    /// An administrator, talking to the same server as `user`.
+    pub(crate) fn admin(&self, user: &User) -> User {
+        let record = self.create_user("root", 1, &["--role", "admin"]);
+        user.with_token(record["token"].as_str().expect("a token"))
+    }
+
+    /// One number from the database.
+    pub(crate) fn count(&self, query: &str) -> i64 {
+        use diesel::prelude::*;
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            n: i64,
+        }
+        let mut conn = PgConnection::establish(self.database.url()).expect("the database is up");
+        diesel::sql_query(format!("SELECT ({query})::bigint AS n"))
+            .get_result::<Row>(&mut conn)
+            .expect("a number")
+            .n
+    }
+
+    /// Waits until a count is as wanted. Only for what leaves no event behind.
+    pub(crate) async fn until_count(&self, query: &str, wanted: i64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = self.count(query);
+            if seen == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{query}: {seen}, not {wanted}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A running `callq serve`.
+pub(crate) struct Server {
+    child: Child,
+    pub address: String,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start(settings: &BTreeMap<&'static str, String>) -> Self {
+        let mut child = callq()
+            .envs(settings)
+            .arg("serve")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("callq starts");
+        let (found, address) = mpsc::channel();
+        let stdout = child.stdout.take().expect("piped");
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some(address) = line.strip_prefix("callq is serving on ") {
+                    let _ = found.send(address.to_owned());
+                }
+            }
+        });
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("piped");
+        let into = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            let mut stderr = BufReader::new(stderr);
+            let mut line = String::new();
+            while stderr.read_line(&mut line).is_ok_and(|n| n > 0) {
+                into.lock().expect("no panic while held").push_str(&line);
+                line.clear();
+            }
+        });
+        match address.recv_timeout(PATIENCE) {
+            Ok(address) => Self {
+                child,
+                address,
+                log,
+                reader: Some(reader),
+            },
+            Err(_) => {
+                let _ = child.kill();
+                panic!(
+                    "callq did not start:\n{}",
+                    log.lock().expect("no panic while held")
+                );
+            }
+        }
+    }
+
+    /// Everything logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("no panic while held").clone()
+    }
+
+    /// Kill -9; returns everything it logged.
+    pub(crate) fn kill(mut self) -> String {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+        self.finish_reading()
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("kill runs");
+        assert!(sent.success());
+        let status = self.child.wait().expect("it ends");
+        (status, self.finish_reading())
+    }
+
+    fn finish_reading(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        self.log()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of {}\n{}", self.address, self.log());
+        }
+    }
+}
+
+/// A user with a token and an agent, talking to one server.
+#[derive(Clone)]
+pub(crate) struct User {
+    pub id: String,
+    pub token: String,
+    pub address: String,
+    pub agent_id: String,
+    client: reqwest::Client,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl User {
+    /// Whoever holds another token, otherwise the same.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: token.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Another user, at the same server.
+    pub(crate) fn with_ids(&self, id: &str, agent_id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            agent_id: agent_id.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The same user at another server.
+    pub(crate) fn at(&self, server: &Server) -> Self {
+        Self {
+            address: server.address.clone(),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, None, &[]).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, Some(body.to_string()), &[])
+            .await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, None, &[]).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.address))
+            .bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request
+                .header("content-type", "application/json")
+                .body(body);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("a body");
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Answer {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    /// Asks for a direct call to the `n`-th of many valid numbers.
+    pub(crate) async fn call(&self, n: u32) -> Answer {
+        self.call_with(n, json!({})).await
+    }
+
+    /// As [`User::call`], with more fields.
+    pub(crate) async fn call_with(&self, n: u32, more: Value) -> Answer {
+        let mut body = json!({"agentId": self.agent_id, "phoneNumber": number(n)});
+        if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
+            body.extend(more.clone());
+        }
+        self.post("/api/calls/initiate", body).await
+    }
+
+    /// A started campaign of so many contacts.
+    pub(crate) async fn campaign(&self, contacts: u32) -> String {
+        let mut ids = Vec::new();
+        for n in 0..contacts {
+            let contact = self
+                .post(
+                    "/api/contacts",
+                    json!({"phone_number": number(5_000 + n), "name": format!("Contact {n}")}),
+                )
+                .await;
+            ids.push(contact.body["id"].clone());
+        }
+        let campaign = self
+            .post(
+                "/api/campaigns",
+                json!({"name": "List", "agent_id": self.agent_id, "next_action": "call", "contact_ids": ids,
+                    "first_call_time": "00:00", "last_call_time": "23:59", "start_date": "2026-01-01"}),
+            )
+            .await;
+        assert_eq!(campaign.status, 201, "{campaign:?}");
+        let id = campaign.body["id"].as_str().expect("an id").to_owned();
+        let started = self
+            .post(&format!("/api/campaigns/{id}/start"), json!({}))
+            .await;
+        assert_eq!(started.status, 200, "{started:?}");
+        id
+    }
+}
+
+/// The `n`-th of 10,000 valid numbers.
+pub(crate) fn number(n: u32) -> String {
+    format!("+1415555{n:04}")
+}

@@ -1,0 +1,10 @@
+//! The whole system: the real binary, a real PostgreSQL, a dialer with a ledger of its own.
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod cli;
+mod demo;
+mod door;
+mod faults;
+mod harness;
+mod order;
+mod restart;
