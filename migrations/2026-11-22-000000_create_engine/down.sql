@@ -29,6 +29,7 @@ DROP FUNCTION admit_direct_calls(uuid, text, uuid[], uuid[], uuid[], uuid[], tex
 DROP TYPE admission;
 DROP FUNCTION engine_outlook(timestamptz);
 DROP FUNCTION wake_and_expire(uuid, timestamptz);
+DROP FUNCTION disown_items(uuid, uuid[], timestamptz);
 DROP FUNCTION withdraw_items(uuid[], text, text, uuid, timestamptz);
 DROP FUNCTION return_calls(uuid, uuid[], integer[], bigint[], text[], timestamptz);
 DROP FUNCTION end_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz);

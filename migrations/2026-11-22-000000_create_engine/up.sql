@@ -830,6 +830,26 @@ $$;
 COMMENT ON FUNCTION withdraw_items(uuid[], text, text, uuid, timestamptz) IS
     'Ends waiting items as cancelled or expired; returns those that did wait. Needs lock_engine.';
 
+CREATE FUNCTION disown_items(p_server uuid, p_items uuid[], p_now timestamptz) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_calls uuid[];
+    v_count integer;
+    v_reason text := 'its caller was told that it was not accepted';
+BEGIN
+    DELETE FROM idempotency_keys WHERE item_id = ANY (p_items) AND body IS NULL;
+    PERFORM withdraw_items(p_items, 'cancelled', v_reason, p_server, p_now);
+    SELECT array_agg(call_id), count(*) INTO v_calls, v_count
+    FROM active_calls WHERE item_id = ANY (p_items) AND owner = p_server AND status = 'reserved';
+    IF v_calls IS NOT NULL THEN
+        PERFORM end_calls(p_server, v_calls, array_fill(NULL::integer, ARRAY[v_count]),
+            array_fill('cancelled'::text, ARRAY[v_count]), array_fill(NULL::text, ARRAY[v_count]),
+            array_fill(v_reason, ARRAY[v_count]), array_fill(NULL::integer, ARRAY[v_count]), p_now);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION disown_items(uuid, uuid[], timestamptz) IS
+    'Cancels direct calls whose admission may have been committed although its answer was lost and its caller was told no. Those never committed are not there; those another server has begun to dial go on. Needs lock_engine.';
+
 CREATE FUNCTION wake_and_expire(p_server uuid, p_now timestamptz) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_items uuid[];
@@ -935,7 +955,9 @@ BEGIN
             WHEN again.id IS NOT NULL THEN 'again'
             WHEN k.item_id IS NOT NULL AND k.request_hash <> i.request_hash THEN 'mismatch'
             WHEN k.body IS NOT NULL THEN 'answered'
-            WHEN k.item_id IS NOT NULL AND EXISTS (SELECT FROM servers s WHERE s.id = k.server AND s.lease_until > p_now)
+            -- Longer than any placement takes, an answer that was never kept is not coming.
+            WHEN k.created_at > p_now - interval '6 minutes'
+                AND EXISTS (SELECT FROM servers s WHERE s.id = k.server AND s.lease_until > p_now)
                 THEN 'in_progress'
             WHEN k.item_id IS NOT NULL THEN 'unanswered'
             WHEN u.id IS NULL THEN 'unknown_user'

@@ -1,14 +1,23 @@
 //! The database a command works on: the one that is configured, the private cluster that `serve`
 //! runs already, or that cluster started for the occasion.
 
+use std::time::Duration;
+
 use anyhow::Context;
-use callq_embedded_postgres::{EmbeddedPostgres, Options};
+use callq_embedded_postgres::{EmbeddedError, EmbeddedPostgres, Options};
 use callq_persistence::{Database, PostgresStore, migrations};
 
 use crate::config::{Config, mask_url};
 
 /// One settles what moves slots, one records the rest.
 const ENGINE_CONNECTIONS: u32 = 2;
+
+/// How long a command waits for another process that has just begun to run the private cluster.
+const PATIENCE_WITH_OWNER: Duration = Duration::from_secs(10);
+
+fn is_owned_by_another(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(EmbeddedError::InUse { .. }))
+}
 
 /// An open database. Keep it as long as its URL is used: dropping it stops a cluster it started.
 pub(crate) struct Db {
@@ -32,17 +41,28 @@ impl Db {
         if let Some(url) = &config.database_url {
             return Ok(Self::external(url));
         }
-        let data_dir = config.data_dir.clone();
-        let running =
-            tokio::task::spawn_blocking(move || EmbeddedPostgres::connect_existing(data_dir))
-                .await??;
-        match running {
-            Some(url) => Ok(Self {
-                url,
-                cluster: None,
-                external: false,
-            }),
-            None => Self::start_cluster(config).await,
+        // A process that has just begun to run the cluster owns it before it answers.
+        let deadline = tokio::time::Instant::now() + PATIENCE_WITH_OWNER;
+        loop {
+            let data_dir = config.data_dir.clone();
+            let running =
+                tokio::task::spawn_blocking(move || EmbeddedPostgres::connect_existing(data_dir))
+                    .await??;
+            if let Some(url) = running {
+                return Ok(Self {
+                    url,
+                    cluster: None,
+                    external: false,
+                });
+            }
+            match Self::start_cluster(config).await {
+                Err(error)
+                    if is_owned_by_another(&error) && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                started => return started,
+            }
         }
     }
 

@@ -10,7 +10,8 @@ use callq_domain::{
     KeptAnswer, NewDirectCall, PlacementReport, Queued, Refusal, Repeat, ReportedStatus,
     ReservedCall, Return, ServerId, StatusEvent, StoreError,
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::progress::{self, ProgressRequest};
 use crate::slots::{self, SlotRequest};
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     pub(crate) placing: Arc<Semaphore>,
     closed: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Calls that got a slot and must now be placed, in the order of their turns.
@@ -148,15 +150,16 @@ impl Engine {
             stopping: AtomicBool::new(false),
             placing: Arc::new(Semaphore::new(options.max_placing)),
             closed,
+            tasks: Mutex::default(),
         });
-        tokio::spawn(progress::run(
+        let recording = tokio::spawn(progress::run(
             Arc::clone(&store),
             server,
             options.clone(),
             progress_requests,
             shared.closed.subscribe(),
         ));
-        tokio::spawn(slots::run(slots::SlotLoop {
+        let settling = tokio::spawn(slots::run(slots::SlotLoop {
             store,
             server,
             options,
@@ -164,7 +167,12 @@ impl Engine {
             reserved,
             closed: shared.closed.subscribe(),
             shared: Arc::clone(&shared),
+            disowned: Vec::new(),
         }));
+        // Nobody else holds the lock yet.
+        if let Ok(mut tasks) = shared.tasks.try_lock() {
+            tasks.extend([settling, recording]);
+        }
         (Self { shared }, reservations)
     }
 
@@ -174,8 +182,8 @@ impl Engine {
     /// before it is given.
     ///
     /// # Errors
-    /// [`EngineError`]; nothing was accepted, except that a database which went away during the
-    /// commit may have kept the call: a caller who must know repeats with its idempotency key.
+    /// [`EngineError`]; nothing was accepted. Should the database have gone away during the commit
+    /// and kept the call all the same, it is cancelled as soon as the database is back.
     pub async fn initiate(&self, call: NewDirectCall) -> Result<Initiated, EngineError> {
         if self.shared.stopping.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
@@ -278,10 +286,15 @@ impl Engine {
         self.shared.stopping.store(true, Ordering::Release);
     }
 
-    /// Settles what was asked so far and ends the engine's tasks.
-    pub fn close(&self) {
+    /// Settles what was asked so far and ends the engine's tasks; on return they are over.
+    pub async fn close(&self) {
         self.stop_admitting();
         self.shared.closed.send_replace(true);
+        let tasks = std::mem::take(&mut *self.shared.tasks.lock().await);
+        for task in tasks {
+            // A task that failed is over too.
+            let _ = task.await;
+        }
     }
 
     async fn slot<T>(

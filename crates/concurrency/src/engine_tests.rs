@@ -267,6 +267,40 @@ async fn a_store_that_is_away_for_a_moment_is_waited_for_and_one_that_stays_away
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_refused_while_the_store_was_away_is_disowned_when_it_is_back() {
+    let away = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_away = away.clone();
+    let store = FakeStore::new(move |batch| {
+        if is_away.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("lost".into()));
+        }
+        echo(batch)
+    });
+    let (engine, _reservations) = spawn(&store, |_| {});
+    let refused = call(1);
+    let item = refused.item_id;
+    assert!(engine.initiate(refused).await.is_err());
+
+    away.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert!(engine.initiate(call(2)).await.is_ok());
+    assert!(engine.initiate(call(3)).await.is_ok());
+
+    let disowned: Vec<_> = store
+        .batches()
+        .iter()
+        .rev()
+        .take(2)
+        .map(|b| b.disowned.len())
+        .collect();
+    assert_eq!(
+        disowned,
+        [0, 1],
+        "once, and with the first batch that gets through"
+    );
+    assert!(store.batches().iter().any(|batch| batch.disowned == [item]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_than_the_engine_holds_is_told_to_come_back() {
     let store = FakeStore::held(echo);
     let (engine, _reservations) = spawn(&store, |options| options.max_waiting = 4);
@@ -316,8 +350,7 @@ async fn a_stopping_engine_admits_and_reserves_nothing_but_still_ends_calls() {
         Ok(EndingEffect::Ended)
     );
     assert_eq!(store.batches().last().map(|batch| batch.reserve), Some(0));
-    engine.close();
-    settle_down().await;
+    engine.close().await;
     assert_eq!(
         engine.end_call(ending).await,
         Err(EngineError::ShuttingDown)

@@ -41,6 +41,8 @@ pub(crate) struct SlotLoop {
     pub reserved: mpsc::UnboundedSender<Reservation>,
     pub closed: watch::Receiver<bool>,
     pub shared: Arc<Shared>,
+    /// Admissions refused because the database did not answer. A commit may have kept them.
+    pub disowned: Vec<QueueItemId>,
 }
 
 pub(crate) async fn run(mut this: SlotLoop) {
@@ -65,7 +67,7 @@ pub(crate) async fn run(mut this: SlotLoop) {
 impl SlotLoop {
     /// Settles requests and hands out what was reserved. Returns how long nothing needs doing
     /// unless something new is asked.
-    async fn settle(&self, requests: Vec<SlotRequest>) -> Duration {
+    async fn settle(&mut self, requests: Vec<SlotRequest>) -> Duration {
         match self.try_settle(&requests).await {
             Ok(outcome) => self.conclude(requests, outcome),
             // One request the store chokes on must not take its whole batch along.
@@ -84,14 +86,24 @@ impl SlotLoop {
                 Duration::ZERO
             }
             Err(error) => {
+                self.disown(&requests);
                 refuse(requests, &error);
                 self.options.sweep_interval.min(Duration::from_secs(1))
             }
         }
     }
 
-    async fn try_settle(&self, requests: &[SlotRequest]) -> Result<SlotOutcome, StoreError> {
+    fn disown(&mut self, refused: &[SlotRequest]) {
+        for request in refused {
+            if let SlotRequest::Admit(call, _) = request {
+                self.disowned.push(call.item_id);
+            }
+        }
+    }
+
+    async fn try_settle(&mut self, requests: &[SlotRequest]) -> Result<SlotOutcome, StoreError> {
         let mut batch = SlotBatch {
+            disowned: self.disowned.clone(),
             reserve: self.budget(),
             ..SlotBatch::default()
         };
@@ -102,10 +114,14 @@ impl SlotLoop {
                 SlotRequest::Return(back, _) => batch.returns.push(back.clone()),
             }
         }
-        settle_patiently(self.options.patience, "settling a batch", || {
+        let settled = settle_patiently(self.options.patience, "settling a batch", || {
             self.store.settle(self.server, &batch)
         })
-        .await
+        .await;
+        if settled.is_ok() {
+            self.disowned.clear();
+        }
+        settled
     }
 
     fn budget(&self) -> u32 {

@@ -9,14 +9,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    Admission, Attempt, Call, CallId, EventError, ExecutionId, NewDirectCall, Outcome, Queued,
-    ReservedCall, SavedAnswer, ServerId, StatusEvent, StoreError, UserId,
+    Admission, Attempt, Call, CallId, EventError, ExecutionId, NewDirectCall, Outcome, QueueItemId,
+    Queued, ReservedCall, SavedAnswer, ServerId, StatusEvent, StoreError, UserId,
 };
 
 /// Work that takes or frees slots, in the order in which the store settles it: endings and
 /// returns free slots, waiting direct calls take them, then newcomers, then campaign calls.
 #[derive(Debug, Default, Clone)]
 pub struct SlotBatch {
+    /// Items of earlier admissions whose answer was lost and whose callers were told no: cancelled
+    /// if they were kept after all, unless another server dials them already.
+    pub disowned: Vec<QueueItemId>,
     /// Calls that are over.
     pub endings: Vec<Ending>,
     /// Attempts that provably reached nobody.

@@ -52,6 +52,10 @@ fn settle_on_conn(
     let now = functions::lock_engine(conn)?;
     let mut outcome = SlotOutcome::default();
 
+    if !batch.disowned.is_empty() {
+        let items = batch.disowned.iter().map(|item| item.as_uuid()).collect();
+        functions::disown_items(conn, server, items, now)?;
+    }
     if !batch.endings.is_empty() {
         outcome.endings = functions::end_calls(conn, server, ending_columns(&batch), now)?
             .iter()

@@ -152,6 +152,20 @@ pub(crate) fn refile_lanes(conn: &mut PgConnection, users: &[Uuid]) -> QueryResu
         .map(drop)
 }
 
+pub(crate) fn disown_items(
+    conn: &mut PgConnection,
+    server: Uuid,
+    items: Vec<Uuid>,
+    now: DateTime<Utc>,
+) -> QueryResult<()> {
+    sql_query("SELECT disown_items($1, $2, $3)")
+        .bind::<SqlUuid, _>(server)
+        .bind::<Array<SqlUuid>, _>(items)
+        .bind::<Timestamptz, _>(now)
+        .execute(conn)
+        .map(drop)
+}
+
 pub(crate) fn wake_and_expire(
     conn: &mut PgConnection,
     server: Uuid,

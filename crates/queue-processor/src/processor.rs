@@ -8,7 +8,7 @@ use callq_concurrency::{Engine, Reservations};
 use callq_domain::{DirectoryStore, OwnershipStore, Providers, ServerId, StoreError};
 use log::{error, info, warn};
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::dispatcher::{self, Dispatcher, IN_FLIGHT_PERMITS};
 use crate::keeper::{self, Keeper};
@@ -144,7 +144,7 @@ impl Processor {
         for task in &self.tasks {
             task.abort();
         }
-        engine.close();
+        engine.close().await;
         if let Err(cause) = self.keeper.store.retire(self.keeper.server).await {
             warn!("the lease could not be ended: {cause}");
         }
@@ -159,11 +159,13 @@ where
 {
     tokio::spawn(async move {
         loop {
-            let ended = tokio::spawn(task()).await;
-            match ended {
-                Err(end) if end.is_cancelled() => return,
-                Err(panic) => error!("the task {name} failed and is started again: {panic}"),
-                Ok(()) => error!("the task {name} ended and is started again"),
+            // A set of one: it takes its task along when this one is aborted.
+            let mut running = JoinSet::new();
+            running.spawn(task());
+            match running.join_next().await {
+                None => return,
+                Some(Err(panic)) => error!("the task {name} failed and is started again: {panic}"),
+                Some(Ok(())) => error!("the task {name} ended and is started again"),
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -636,3 +636,29 @@ async fn a_closed_campaign_holds_all_its_calls_and_an_open_one_lets_them_go() {
 
     scene.assert_counters_equal_rows().await;
 }
+
+#[tokio::test]
+async fn an_admission_whose_caller_was_told_no_is_cancelled_if_it_was_kept() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.limit(user, 1).await;
+    let started = scene.started_call(user, agent).await.item_id;
+    let waiting = scene.waiting_call(user, agent).await;
+    let never_kept = callq_domain::QueueItemId::new();
+
+    let batch = SlotBatch {
+        disowned: vec![started, waiting, never_kept],
+        reserve: 5,
+        ..SlotBatch::default()
+    };
+    let outcome = scene.store.settle(scene.server, &batch).await.unwrap();
+
+    assert_eq!(outcome.reserved.len(), 0);
+    assert_eq!(
+        scene.count("SELECT count(*) FROM call_queue_history WHERE status = 'cancelled'"),
+        2
+    );
+    assert_eq!(scene.count("SELECT count(*) FROM active_calls"), 0);
+    scene.assert_counters_equal_rows().await;
+}
