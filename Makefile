@@ -35,7 +35,8 @@ lint: setup ## Formatting and clippy, warnings as errors
 fmt: ## Format the code
 	cargo fmt --all
 
-docs: setup ## Build the API documentation, warnings as errors
+docs: setup ## Build the API documentation, warnings as errors; check what the documents name
+	@scripts/check-docs.sh
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 # Advisories need a database from the network: `make deny CHECKS=advisories`.

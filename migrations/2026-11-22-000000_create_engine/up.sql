@@ -318,7 +318,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION create_history_partitions() IS
-    'Makes the history partitions of this month and the next two. Called by the migration and daily by each server.';
+    'Makes the history partitions of this month and the next two. Called by the migration and hourly by each server.';
 
 CREATE TABLE idempotency_keys (
     user_id uuid NOT NULL REFERENCES users (id) ON DELETE CASCADE,

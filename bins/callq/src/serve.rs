@@ -143,6 +143,11 @@ fn providers(config: &Config, engine: &Engine, public_url: &str) -> anyhow::Resu
     if let (Some(base_url), Some(secret)) =
         (&config.http_provider_url, &config.http_provider_secret)
     {
+        if config.public_url.is_none() && config.listen.ip().is_unspecified() {
+            warn!(
+                "PUBLIC_URL is not set: the dialer is told to report to {public_url}, which it may not reach"
+            );
+        }
         let http = HttpProvider::new(HttpProviderConfig {
             base_url: base_url.clone(),
             secret: secret.clone(),

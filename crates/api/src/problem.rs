@@ -275,7 +275,7 @@ impl Problem {
             StatusCode::BAD_GATEWAY,
             "provider-refused",
             "Provider refused the call",
-            format!("The provider refused the call: {reason}"),
+            reason.to_owned(),
         );
         problem.0.response.call_id = Some(call_id.to_string());
         problem

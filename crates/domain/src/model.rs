@@ -1,5 +1,5 @@
 //! The rules of the queue as a small pure model: the executable statement of what the database
-//! engine must do, compared with it operation by operation.
+//! engine must do.
 //!
 //! There is no I/O, no clock and no chance in it: the same operations give the same answers. It is
 //! written to be read; it scans where the engine has an index.

@@ -390,14 +390,20 @@ fn admission(
         "paused" => QueueReason::DispatchPaused,
         other => return Err(impossible(&format!("the verdict {other:?}"))),
     };
-    Ok(Admission::Queued(Queued {
-        item_id: row.item_id.into(),
-        reason,
-        place: QueuePlace {
+    // What sleeps stands behind what is due, by the time it wakes: that takes a look.
+    let place = match reason {
+        QueueReason::Scheduled(_) => place_of(conn, row.item_id)?
+            .ok_or_else(|| impossible("a scheduled call does not wait"))?,
+        _ => QueuePlace {
             position: u64::from(counted(row.ahead)?) + 1,
             total_in_queue: u64::from(counted(row.total)?),
             pace: pace(row.slots, row.samples, row.mean_hold_ms),
         },
+    };
+    Ok(Admission::Queued(Queued {
+        item_id: row.item_id.into(),
+        reason,
+        place,
         expires_at: row.expires_at,
     }))
 }

@@ -58,12 +58,13 @@ impl Dispatcher {
         };
 
         let Some(provider) = self.providers.get(&call.provider).cloned() else {
+            // A server set up wrong must not fail what another, or this one set right, can place.
             let reason = format!(
-                "the provider {} is not configured on this server",
+                "The provider {} is not configured on this server",
                 call.provider
             );
-            warn!(call_id:% = attempt.call_id; "{reason}");
-            self.end(attempt, reason, &mut report).await;
+            let delay = pause_after(attempt.number, None);
+            self.put_back(attempt, delay, &reason, &mut report).await;
             return;
         };
         match self.engine.mark_dialing(attempt).await {
@@ -137,23 +138,11 @@ impl Dispatcher {
                 reason,
             } => {
                 let delay = pause_after(attempt.number, retry_after);
-                self.put_back(
-                    attempt,
-                    delay,
-                    &format!("Provider is busy: {reason}"),
-                    report,
-                )
-                .await;
+                self.put_back(attempt, delay, &reason, report).await;
             }
             Placement::Unreachable { reason } => {
                 let delay = pause_after(attempt.number, None);
-                self.put_back(
-                    attempt,
-                    delay,
-                    &format!("Provider is unreachable: {reason}"),
-                    report,
-                )
-                .await;
+                self.put_back(attempt, delay, &reason, report).await;
             }
             Placement::Unknown { reason } => {
                 error!(call_id:% = attempt.call_id, attempt = attempt.number, reason = reason.as_str(); "placement answer lost");
