@@ -573,20 +573,24 @@ CREATE FUNCTION reserved_calls(p_items uuid[])
 RETURNS TABLE (
     item_id uuid, call_id uuid, attempt integer, user_id uuid, agent_id uuid, campaign_id uuid, provider text,
     phone_number text, caller_id text, provider_agent_id text, settings text, contact_name text, user_data text
-) LANGUAGE sql STABLE AS $$
+) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY
     SELECT q.id, c.call_id, c.attempt, q.user_id, q.agent_id, q.campaign_id, c.provider, q.phone_number,
         coalesce(q.caller_id, a.caller_id), a.provider_agent_id, a.settings::text, q.contact_name, q.user_data::text
     FROM unnest(p_items) WITH ORDINALITY i (id, nth)
     JOIN call_queue q ON q.id = i.id
     JOIN active_calls c ON c.item_id = i.id
     JOIN agents a ON a.id = q.agent_id
-    ORDER BY i.nth
+    ORDER BY i.nth;
+END
 $$;
 COMMENT ON FUNCTION reserved_calls(uuid[]) IS 'What a provider must be told of these items, in the order given.';
 
 -- Ending and returning --------------------------------------------------------------------------
 
-CREATE FUNCTION complete_campaigns(p_campaigns uuid[], p_now timestamptz) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION complete_campaigns(p_campaigns uuid[], p_now timestamptz) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
     WITH done AS (
         UPDATE campaigns c SET status = 'completed', finished_at = p_now, updated_at = p_now
         FROM campaign_slots s
@@ -594,7 +598,8 @@ CREATE FUNCTION complete_campaigns(p_campaigns uuid[], p_now timestamptz) RETURN
             AND s.due = 0 AND s.later = 0 AND s.active = 0
         RETURNING c.id
     )
-    UPDATE campaign_slots SET open = false WHERE campaign_id IN (SELECT id FROM done) AND open
+    UPDATE campaign_slots SET open = false WHERE campaign_id IN (SELECT id FROM done) AND open;
+END
 $$;
 COMMENT ON FUNCTION complete_campaigns(uuid[], timestamptz) IS
     'Marks those of these campaigns completed, and closes them, whose every contact is accounted for.';
@@ -909,15 +914,18 @@ COMMENT ON FUNCTION wake_and_expire(uuid, timestamptz) IS
     'Expires what has not started in time, makes due what has slept long enough, releases lanes whose hold is over; up to 1,000 of each. Needs lock_engine.';
 
 CREATE FUNCTION engine_outlook(p_now timestamptz) RETURNS TABLE (next_timer_ms bigint, more boolean)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY
     SELECT greatest(0, ceil(extract(epoch FROM least(
-            (SELECT min(wakes_at) FROM call_queue WHERE status = 'queued' AND wakes_at IS NOT NULL),
-            (SELECT min(expires_at) FROM call_queue WHERE status = 'queued' AND expires_at IS NOT NULL),
-            (SELECT min(held_direct) FROM user_slots WHERE held_direct IS NOT NULL),
-            (SELECT min(held_campaign) FROM user_slots WHERE held_campaign IS NOT NULL)
+            (SELECT min(q.wakes_at) FROM call_queue q WHERE q.status = 'queued' AND q.wakes_at IS NOT NULL),
+            (SELECT min(q.expires_at) FROM call_queue q WHERE q.status = 'queued' AND q.expires_at IS NOT NULL),
+            (SELECT min(s.held_direct) FROM user_slots s WHERE s.held_direct IS NOT NULL),
+            (SELECT min(s.held_campaign) FROM user_slots s WHERE s.held_campaign IS NOT NULL)
         ) - p_now) * 1000))::bigint,
-        (SELECT NOT dispatch_paused AND active < concurrent_calls_limit FROM system_state)
-            AND EXISTS (SELECT FROM ready_lanes)
+        (SELECT NOT s.dispatch_paused AND s.active < s.concurrent_calls_limit FROM system_state s)
+            AND EXISTS (SELECT FROM ready_lanes);
+END
 $$;
 COMMENT ON FUNCTION engine_outlook(timestamptz) IS
     'Milliseconds until something becomes due by itself, null for never; and whether a ready call could go now.';
@@ -1507,6 +1515,7 @@ SELECT refile_lanes((SELECT array_agg(user_id) FROM user_slots));
 
 -- Planning these statements anew for each batch would cost more than running them: plan once a
 -- connection. Their shapes do not depend on the values: a few keys from arrays, an index's edge.
+-- A plan made while a table was small must not scan it once it is large.
 DO $$
 DECLARE
     v_function regprocedure;
@@ -1517,6 +1526,7 @@ BEGIN
             AND p.prorettype <> 'trigger'::regtype
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', v_function);
+        EXECUTE format('ALTER FUNCTION %s SET enable_seqscan = off', v_function);
         EXECUTE format('ALTER FUNCTION %s SET jit = off', v_function);
     END LOOP;
 END
