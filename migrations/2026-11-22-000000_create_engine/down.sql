@@ -31,7 +31,7 @@ DROP FUNCTION engine_outlook(timestamptz);
 DROP FUNCTION wake_and_expire(uuid, timestamptz);
 DROP FUNCTION disown_items(uuid, uuid[], timestamptz);
 DROP FUNCTION withdraw_items(uuid[], text, text, uuid, timestamptz);
-DROP FUNCTION return_calls(uuid, uuid[], integer[], bigint[], text[], timestamptz);
+DROP FUNCTION return_calls(uuid, uuid[], integer[], bigint[], text[], boolean[], timestamptz);
 DROP FUNCTION end_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz);
 DROP FUNCTION complete_campaigns(uuid[], timestamptz);
 DROP FUNCTION reserved_calls(uuid[]);
@@ -39,6 +39,7 @@ DROP FUNCTION reserve_campaign_calls(uuid, text, integer, timestamptz);
 DROP FUNCTION reserve_direct_calls(uuid, text, integer, timestamptz);
 DROP FUNCTION start_calls(uuid, text, uuid[], timestamptz);
 DROP FUNCTION refile_lanes(uuid[]);
+DROP FUNCTION lock_calls(uuid[]);
 DROP FUNCTION lock_engine();
 DROP FUNCTION create_history_partitions();
 

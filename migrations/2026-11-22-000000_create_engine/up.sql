@@ -359,6 +359,14 @@ $$;
 COMMENT ON FUNCTION lock_engine() IS
     'Takes the lock that comes first and returns the time at which it was had: the instant at which everything in this transaction happens.';
 
+CREATE FUNCTION lock_calls(p_calls uuid[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM FROM active_calls a WHERE a.call_id = ANY (p_calls) ORDER BY a.call_id FOR UPDATE;
+END
+$$;
+COMMENT ON FUNCTION lock_calls(uuid[]) IS
+    'Locks these calls in the one order. For a transaction that goes on to change some of them by several functions.';
+
 CREATE FUNCTION refile_lanes(p_users uuid[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_system system_state;
@@ -613,7 +621,7 @@ DECLARE
     v_users uuid[];
     v_campaigns uuid[];
 BEGIN
-    PERFORM FROM active_calls a WHERE a.call_id = ANY (p_calls) ORDER BY a.call_id FOR UPDATE;
+    PERFORM lock_calls(p_calls);
 
     WITH asked AS (
         SELECT DISTINCT ON (i.call_id) i.*
@@ -710,19 +718,21 @@ COMMENT ON FUNCTION end_calls(uuid, uuid[], integer[], text[], text[], text[], i
     'Ends calls and frees their slots, each once. An ending with an attempt takes effect only for the current attempt of p_server. Answers ended, ignored or unknown for each, in order. Needs lock_engine.';
 
 CREATE FUNCTION return_calls(
-    p_server uuid, p_calls uuid[], p_attempts integer[], p_delays_ms bigint[], p_reasons text[], p_now timestamptz
+    p_server uuid, p_calls uuid[], p_attempts integer[], p_delays_ms bigint[], p_reasons text[],
+    p_if_unknown boolean[], p_now timestamptz
 ) RETURNS TABLE (item_id uuid) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_items uuid[];
     v_users uuid[];
 BEGIN
-    PERFORM FROM active_calls a WHERE a.call_id = ANY (p_calls) ORDER BY a.call_id FOR UPDATE;
+    PERFORM lock_calls(p_calls);
 
     WITH freed AS (
         DELETE FROM active_calls a
-        USING unnest(p_calls, p_attempts, p_delays_ms, p_reasons) WITH ORDINALITY i (call_id, attempt, delay_ms, reason, nth)
+        USING unnest(p_calls, p_attempts, p_delays_ms, p_reasons, p_if_unknown)
+            WITH ORDINALITY i (call_id, attempt, delay_ms, reason, if_unknown, nth)
         WHERE a.call_id = i.call_id AND a.attempt = i.attempt AND a.owner = p_server AND a.execution_id IS NULL
-            AND a.status IN ('reserved', 'dialing', 'unknown')
+            AND (a.status = 'unknown' OR (a.status IN ('reserved', 'dialing') AND NOT i.if_unknown))
         RETURNING i.nth, i.reason, p_now + make_interval(secs => i.delay_ms / 1000.0) AS until, i.delay_ms,
             a.call_id, a.item_id, a.attempt
     ), waiting AS (
@@ -775,8 +785,8 @@ BEGIN
     ORDER BY i.nth;
 END
 $$;
-COMMENT ON FUNCTION return_calls(uuid, uuid[], integer[], bigint[], text[], timestamptz) IS
-    'Puts calls whose current attempt provably reached nobody back into their place and frees their slots. Their user''s calls of that type wait for the delay. Answers the item for each, or null where the attempt was not p_server''s to return. Needs lock_engine.';
+COMMENT ON FUNCTION return_calls(uuid, uuid[], integer[], bigint[], text[], boolean[], timestamptz) IS
+    'Puts calls whose current attempt provably reached nobody back into their place and frees their slots. Their user''s calls of that type wait for the delay. With p_if_unknown only while nothing has proved the call since. Answers the item for each, or null where the attempt was not p_server''s to return. Needs lock_engine.';
 
 CREATE FUNCTION withdraw_items(p_items uuid[], p_status text, p_reason text, p_server uuid, p_now timestamptz)
 RETURNS SETOF uuid LANGUAGE plpgsql VOLATILE AS $$
@@ -855,8 +865,9 @@ $$;
 COMMENT ON FUNCTION disown_items(uuid, uuid[], timestamptz) IS
     'Cancels direct calls whose admission may have been committed although its answer was lost and its caller was told no. Those never committed are not there; those another server has begun to dial go on. Needs lock_engine.';
 
-CREATE FUNCTION wake_and_expire(p_server uuid, p_now timestamptz) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION wake_and_expire(p_server uuid, p_now timestamptz) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
+    v_all_expired boolean := true;
     v_items uuid[];
     v_users uuid[];
 BEGIN
@@ -866,6 +877,7 @@ BEGIN
     ) q;
     IF v_items IS NOT NULL THEN
         PERFORM withdraw_items(v_items, 'expired', 'did not start before its expiry', p_server, p_now);
+        v_all_expired := cardinality(v_items) < 1000;
     END IF;
 
     SELECT array_agg(id) INTO v_items FROM (
@@ -908,23 +920,28 @@ BEGIN
     IF v_users IS NOT NULL THEN
         PERFORM refile_lanes(v_users);
     END IF;
+    RETURN v_all_expired;
 END
 $$;
 COMMENT ON FUNCTION wake_and_expire(uuid, timestamptz) IS
-    'Expires what has not started in time, makes due what has slept long enough, releases lanes whose hold is over; up to 1,000 of each. Needs lock_engine.';
+    'Expires what has not started in time, makes due what has slept long enough, releases lanes whose hold is over; up to 1,000 of each. False if more may be left to expire: nothing may be reserved then. Needs lock_engine.';
 
 CREATE FUNCTION engine_outlook(p_now timestamptz) RETURNS TABLE (next_timer_ms bigint, more boolean)
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN QUERY
-    SELECT greatest(0, ceil(extract(epoch FROM least(
+    SELECT CASE WHEN t.next IS NOT NULL
+            THEN greatest(0, ceil(extract(epoch FROM t.next - p_now) * 1000))::bigint END,
+        (SELECT NOT s.dispatch_paused AND s.active < s.concurrent_calls_limit FROM system_state s)
+            AND EXISTS (SELECT FROM ready_lanes)
+    FROM (
+        SELECT least(
             (SELECT min(q.wakes_at) FROM call_queue q WHERE q.status = 'queued' AND q.wakes_at IS NOT NULL),
             (SELECT min(q.expires_at) FROM call_queue q WHERE q.status = 'queued' AND q.expires_at IS NOT NULL),
             (SELECT min(s.held_direct) FROM user_slots s WHERE s.held_direct IS NOT NULL),
             (SELECT min(s.held_campaign) FROM user_slots s WHERE s.held_campaign IS NOT NULL)
-        ) - p_now) * 1000))::bigint,
-        (SELECT NOT s.dispatch_paused AND s.active < s.concurrent_calls_limit FROM system_state s)
-            AND EXISTS (SELECT FROM ready_lanes);
+        ) AS next
+    ) t;
 END
 $$;
 COMMENT ON FUNCTION engine_outlook(timestamptz) IS
@@ -1116,12 +1133,12 @@ COMMENT ON FUNCTION admit_direct_calls(uuid, text, uuid[], uuid[], uuid[], uuid[
 
 -- Progress of calls that hold a slot: no counters move, so no engine lock ------------------------
 
-CREATE FUNCTION mark_dialing(p_server uuid, p_calls uuid[], p_attempts integer[]) RETURNS SETOF uuid
+CREATE FUNCTION mark_dialing(p_server uuid, p_calls uuid[], p_attempts integer[]) RETURNS TABLE (of_call uuid, of_attempt integer)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now timestamptz;
 BEGIN
-    PERFORM FROM active_calls a WHERE a.call_id = ANY (p_calls) ORDER BY a.call_id FOR UPDATE;
+    PERFORM lock_calls(p_calls);
     v_now := clock_timestamp();
     RETURN QUERY
     WITH marked AS (
@@ -1134,18 +1151,18 @@ BEGIN
         INSERT INTO call_events (at, user_id, item_id, call_id, attempt, status, server)
         SELECT v_now, m.user_id, m.item_id, m.call_id, m.attempt, 'dialing', p_server FROM marked m
     )
-    SELECT m.call_id FROM marked m;
+    SELECT m.call_id, m.attempt FROM marked m;
 END
 $$;
 COMMENT ON FUNCTION mark_dialing(uuid, uuid[], integer[]) IS
     'Authorises attempts: returns those that p_server may now send, each once in its life. None while the lease of p_server is over.';
 
 CREATE FUNCTION record_placed(p_server uuid, p_calls uuid[], p_attempts integer[], p_executions text[])
-RETURNS SETOF uuid LANGUAGE plpgsql VOLATILE AS $$
+RETURNS TABLE (of_call uuid, of_attempt integer) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now timestamptz;
 BEGIN
-    PERFORM FROM active_calls a WHERE a.call_id = ANY (p_calls) ORDER BY a.call_id FOR UPDATE;
+    PERFORM lock_calls(p_calls);
     v_now := clock_timestamp();
     RETURN QUERY
     WITH placed AS (
@@ -1159,18 +1176,18 @@ BEGIN
         INSERT INTO call_events (at, user_id, item_id, call_id, attempt, status, server)
         SELECT v_now, p.user_id, p.item_id, p.call_id, p.attempt, 'placed', p_server FROM placed p
     )
-    SELECT p.call_id FROM placed p;
+    SELECT p.call_id, p.attempt FROM placed p;
 END
 $$;
 COMMENT ON FUNCTION record_placed(uuid, uuid[], integer[], text[]) IS
     'Notes the provider''s name for calls it took; returns those for which it was news.';
 
 CREATE FUNCTION record_unknown(p_server uuid, p_calls uuid[], p_attempts integer[], p_reasons text[])
-RETURNS SETOF uuid LANGUAGE plpgsql VOLATILE AS $$
+RETURNS TABLE (of_call uuid, of_attempt integer) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now timestamptz;
 BEGIN
-    PERFORM FROM active_calls a WHERE a.call_id = ANY (p_calls) ORDER BY a.call_id FOR UPDATE;
+    PERFORM lock_calls(p_calls);
     v_now := clock_timestamp();
     RETURN QUERY
     WITH lost AS (
@@ -1183,7 +1200,7 @@ BEGIN
         INSERT INTO call_events (at, user_id, item_id, call_id, attempt, status, reason, server)
         SELECT v_now, l.user_id, l.item_id, l.call_id, l.attempt, 'unknown', l.reason, p_server FROM lost l
     )
-    SELECT l.call_id FROM lost l;
+    SELECT l.call_id, l.attempt FROM lost l;
 END
 $$;
 COMMENT ON FUNCTION record_unknown(uuid, uuid[], integer[], text[]) IS
@@ -1196,7 +1213,7 @@ DECLARE
     v_order text[] := ARRAY['unknown', 'dialing', 'ringing', 'in-progress'];
     v_changed uuid[];
 BEGIN
-    PERFORM FROM active_calls a WHERE a.call_id = ANY (p_calls) ORDER BY a.call_id FOR UPDATE;
+    PERFORM lock_calls(p_calls);
     v_now := clock_timestamp();
     -- Of several events for one call in one batch the furthest counts; statuses only move forward.
     WITH furthest AS (
@@ -1260,7 +1277,10 @@ BEGIN
         RETURN;
     END IF;
     v_now := lock_engine();
-    PERFORM FROM active_calls a WHERE a.owner <> p_server ORDER BY a.call_id FOR UPDATE;
+    PERFORM FROM active_calls a
+    WHERE a.owner <> p_server
+        AND NOT EXISTS (SELECT FROM servers s WHERE s.id = a.owner AND s.lease_until > v_now)
+    ORDER BY a.call_id FOR UPDATE;
 
     WITH adopted AS (
         UPDATE active_calls a SET owner = p_server,
@@ -1283,7 +1303,8 @@ BEGIN
 
     IF v_calls IS NOT NULL THEN
         PERFORM return_calls(p_server, v_calls, v_attempts, array_fill(0::bigint, ARRAY[cardinality(v_calls)]),
-            array_fill('its server stopped before dialing'::text, ARRAY[cardinality(v_calls)]), v_now);
+            array_fill('its server stopped before dialing'::text, ARRAY[cardinality(v_calls)]),
+            array_fill(false, ARRAY[cardinality(v_calls)]), v_now);
     END IF;
     RETURN QUERY SELECT unnest(v_kept);
 END
@@ -1311,7 +1332,8 @@ BEGIN
         RETURN 0;
     END IF;
     PERFORM return_calls(p_server, v_calls, v_attempts, array_fill(0::bigint, ARRAY[cardinality(v_calls)]),
-        array_fill('the reservation was not used'::text, ARRAY[cardinality(v_calls)]), v_now);
+        array_fill('the reservation was not used'::text, ARRAY[cardinality(v_calls)]),
+        array_fill(false, ARRAY[cardinality(v_calls)]), v_now);
     RETURN cardinality(v_calls);
 END
 $$;

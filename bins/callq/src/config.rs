@@ -91,7 +91,7 @@ impl Config {
                 "DATABASE_POOL_SIZE",
                 &settings.database_pool_size,
                 16,
-                3..=1_000,
+                4..=1_000,
                 "connections",
             ),
             shutdown_grace: Duration::from_secs(reader.between(

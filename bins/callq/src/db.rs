@@ -9,8 +9,8 @@ use callq_persistence::{Database, PostgresStore, migrations};
 
 use crate::config::{Config, mask_url};
 
-/// One settles what moves slots, one records the rest.
-const ENGINE_CONNECTIONS: u32 = 2;
+/// One settles what moves slots, one records the rest, one proves that this server lives.
+const ENGINE_CONNECTIONS: u32 = 3;
 
 /// How long a command waits for another process that has just begun to run the private cluster.
 const PATIENCE_WITH_OWNER: Duration = Duration::from_secs(10);
@@ -127,7 +127,7 @@ impl Db {
         Ok(PostgresStore::new(database, config.call_provider.clone()))
     }
 
-    /// A store on this database, for a server: two of its connections are the engine's.
+    /// A store on this database, for a server: some of its connections are the engine's.
     pub(crate) fn server_store(&self, config: &Config) -> anyhow::Result<PostgresStore> {
         let database = Database::new(&self.url, config.pool_size - ENGINE_CONNECTIONS)?;
         let engine = Database::for_engine(&self.url, ENGINE_CONNECTIONS)?;

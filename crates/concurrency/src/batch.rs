@@ -19,10 +19,11 @@ pub(crate) fn gather<T>(queue: &mut mpsc::Receiver<T>, into: &mut Vec<T>, most: 
 /// Runs `attempt` again while the store says it is unavailable, for about as long as `patience`.
 ///
 /// Batches may be sent again as they are: the store recognises what it has settled before.
+/// `attempt` is told whether it is a repeat.
 pub(crate) async fn settle_patiently<T, F>(
     patience: Duration,
     what: &'static str,
-    mut attempt: impl FnMut() -> F,
+    mut attempt: impl FnMut(bool) -> F,
 ) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
@@ -34,8 +35,9 @@ where
         .with_jitter()
         .without_max_times()
         .build();
+    let mut resent = false;
     loop {
-        match attempt().await {
+        match attempt(std::mem::replace(&mut resent, true)).await {
             Err(StoreError::Unavailable(cause)) => {
                 let pause = pauses.next().unwrap_or(Duration::from_millis(500));
                 if tokio::time::Instant::now() + pause >= deadline {

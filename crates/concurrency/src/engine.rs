@@ -55,6 +55,7 @@ pub(crate) struct Shared {
     progress: mpsc::Sender<ProgressRequest>,
     pub(crate) wake: Notify,
     pub(crate) stopping: AtomicBool,
+    pub(crate) suspended: AtomicBool,
     pub(crate) placing: Arc<Semaphore>,
     closed: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -148,6 +149,7 @@ impl Engine {
             progress,
             wake: Notify::new(),
             stopping: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
             placing: Arc::new(Semaphore::new(options.max_placing)),
             closed,
             tasks: Mutex::default(),
@@ -187,6 +189,11 @@ impl Engine {
     pub async fn initiate(&self, call: NewDirectCall) -> Result<Initiated, EngineError> {
         if self.shared.stopping.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
+        }
+        if self.shared.suspended.load(Ordering::Acquire) {
+            return Err(EngineError::Unavailable(
+                "this server's lease is over".into(),
+            ));
         }
         let (reply, admitted) = oneshot::channel();
         self.shared
@@ -279,6 +286,15 @@ impl Engine {
     /// raised, a campaign started, calls taken over.
     pub fn wake(&self) {
         self.shared.wake.notify_one();
+    }
+
+    /// Admits and reserves nothing while `suspended`: this server cannot prove that it lives, so it
+    /// may not place.
+    pub fn suspend(&self, suspended: bool) {
+        let before = self.shared.suspended.swap(suspended, Ordering::AcqRel);
+        if before && !suspended {
+            self.wake();
+        }
     }
 
     /// Admits and reserves nothing from now on; endings and results are still settled.

@@ -84,7 +84,7 @@ async fn try_record(
     if !batch.dialing.is_empty() {
         return store.record_progress(server, &batch).await;
     }
-    settle_patiently(options.patience, "recording progress", || {
+    settle_patiently(options.patience, "recording progress", |_resent| {
         store.record_progress(server, &batch)
     })
     .await

@@ -80,7 +80,10 @@ impl SlotLoop {
                     let alone = vec![request];
                     match self.try_settle(&alone).await {
                         Ok(outcome) => drop(self.conclude(alone, outcome)),
-                        Err(error) => refuse(alone, &error),
+                        Err(error) => {
+                            self.disown(&alone);
+                            refuse(alone, &error);
+                        }
                     }
                 }
                 Duration::ZERO
@@ -114,8 +117,13 @@ impl SlotLoop {
                 SlotRequest::Return(back, _) => batch.returns.push(back.clone()),
             }
         }
-        let settled = settle_patiently(self.options.patience, "settling a batch", || {
-            self.store.settle(self.server, &batch)
+        let settled = settle_patiently(self.options.patience, "settling a batch", |resent| {
+            let batch = SlotBatch {
+                resent,
+                ..batch.clone()
+            };
+            let (store, server) = (&self.store, self.server);
+            async move { store.settle(server, &batch).await }
         })
         .await;
         if settled.is_ok() {
@@ -125,7 +133,8 @@ impl SlotLoop {
     }
 
     fn budget(&self) -> u32 {
-        if self.shared.stopping.load(Ordering::Acquire) {
+        let shared = &self.shared;
+        if shared.stopping.load(Ordering::Acquire) || shared.suspended.load(Ordering::Acquire) {
             return 0;
         }
         let free = self

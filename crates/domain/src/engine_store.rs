@@ -17,6 +17,9 @@ use crate::{
 /// returns free slots, waiting direct calls take them, then newcomers, then campaign calls.
 #[derive(Debug, Default, Clone)]
 pub struct SlotBatch {
+    /// Whether this batch was sent before without an answer: its admissions may then be known
+    /// already, or even be over.
+    pub resent: bool,
     /// Items of earlier admissions whose answer was lost and whose callers were told no: cancelled
     /// if they were kept after all, unless another server dials them already.
     pub disowned: Vec<QueueItemId>,
@@ -57,6 +60,9 @@ pub struct Return {
     pub delay: Duration,
     /// Why.
     pub reason: String,
+    /// Take effect only while the call is still `unknown`: for a proof that may be older than an
+    /// event that speaks against it.
+    pub if_unknown: bool,
 }
 
 /// What became of a [`SlotBatch`], each list in the order it was given.

@@ -206,7 +206,14 @@ fn discard(mut connection: PooledConnection<ConnectionManager<PgConnection>>) {
 fn with_time_outs(url: &str) -> String {
     let mut url = url.to_owned();
     let is_uri = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    for (name, value) in [("connect_timeout", "5"), ("tcp_user_timeout", "15000")] {
+    for (name, value) in [
+        ("connect_timeout", "5"),
+        ("tcp_user_timeout", "15000"),
+        // A host that dies after it has acknowledged a query says nothing more.
+        ("keepalives_idle", "5"),
+        ("keepalives_interval", "3"),
+        ("keepalives_count", "3"),
+    ] {
         if !url.contains(name) {
             let separator = match (is_uri, url.contains('?')) {
                 (true, true) => "&",
@@ -291,17 +298,28 @@ mod tests {
 
     #[test]
     fn time_outs_are_added_only_where_the_url_has_none() {
+        let keep =
+            |sign| format!("keepalives_idle=5{sign}keepalives_interval=3{sign}keepalives_count=3");
         assert_eq!(
             with_time_outs("postgresql:///callq?host=%2Ftmp"),
-            "postgresql:///callq?host=%2Ftmp&connect_timeout=5&tcp_user_timeout=15000"
+            format!(
+                "postgresql:///callq?host=%2Ftmp&connect_timeout=5&tcp_user_timeout=15000&{}",
+                keep('&')
+            )
         );
         assert_eq!(
             with_time_outs("postgres://h/db?connect_timeout=2"),
-            "postgres://h/db?connect_timeout=2&tcp_user_timeout=15000"
+            format!(
+                "postgres://h/db?connect_timeout=2&tcp_user_timeout=15000&{}",
+                keep('&')
+            )
         );
         assert_eq!(
             with_time_outs("host=/tmp dbname=callq"),
-            "host=/tmp dbname=callq connect_timeout=5 tcp_user_timeout=15000"
+            format!(
+                "host=/tmp dbname=callq connect_timeout=5 tcp_user_timeout=15000 {}",
+                keep(' ')
+            )
         );
         assert!(with_time_outs("postgres://h/db").starts_with("postgres://h/db?connect_timeout"));
     }

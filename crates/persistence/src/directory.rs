@@ -180,18 +180,24 @@ fn update_contact_on_conn(
     id: Uuid,
     fields: ContactFields,
 ) -> Result<Contact, Failure> {
-    let waiting: Vec<IdRow> = sql_query(
-        "SELECT id FROM call_queue WHERE user_id = $1 AND contact_id = $2 AND status = 'queued'",
-    )
-    .bind::<SqlUuid, _>(user)
-    .bind::<SqlUuid, _>(id)
-    .load(conn)?;
-    if !waiting.is_empty() {
-        // Queue rows are locked after the system's row, or not at all.
-        functions::lock_engine(conn)?;
-    }
+    // The contact first: a campaign being made may hold it for seconds, and nobody may wait for
+    // that with the engine's lock in hand.
     let own = contacts::table.find(id).filter(contacts::user_id.eq(user));
     let old_name: Option<String> = own.select(contacts::name).for_no_key_update().first(conn)?;
+    let waiting =
+        "SELECT id FROM call_queue WHERE user_id = $1 AND contact_id = $2 AND status = 'queued'";
+    let waiting = |conn: &mut PgConnection| {
+        sql_query(waiting)
+            .bind::<SqlUuid, _>(user)
+            .bind::<SqlUuid, _>(id)
+            .load::<IdRow>(conn)
+    };
+    let mut waiting_now = waiting(conn)?;
+    if !waiting_now.is_empty() {
+        // Queue rows are locked after the system's row, or not at all.
+        functions::lock_engine(conn)?;
+        waiting_now = waiting(conn)?;
+    }
     let fields = ContactFieldsRow::from(fields);
     let (number, name) = (fields.phone_number.clone(), fields.name.clone());
     let row = diesel::update(own)
@@ -204,7 +210,7 @@ fn update_contact_on_conn(
          CASE WHEN contact_name IS NOT DISTINCT FROM $3 THEN $4 ELSE contact_name END \
          WHERE id = ANY ($1) AND status = 'queued'",
     )
-    .bind::<Array<SqlUuid>, _>(waiting.iter().map(|row| row.id).collect::<Vec<_>>())
+    .bind::<Array<SqlUuid>, _>(waiting_now.iter().map(|row| row.id).collect::<Vec<_>>())
     .bind::<Text, _>(number)
     .bind::<Nullable<Text>, _>(old_name)
     .bind::<Nullable<Text>, _>(name)

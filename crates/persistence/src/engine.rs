@@ -1,6 +1,7 @@
 //! The engine's store: a batch becomes one transaction of SQL functions, each called only if the
 //! batch has work for it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +17,9 @@ use diesel::{PgConnection, RunQueryDsl, sql_query};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::functions::{self, AdmissionColumns, AdmissionRow, EndingColumns, ReservedCallRow};
+use crate::functions::{
+    self, AdmissionColumns, AdmissionRow, EndingColumns, ReservedCallRow, ReturnColumns,
+};
 use crate::queue::place_of;
 use crate::{Failure, PostgresStore};
 
@@ -56,6 +59,14 @@ fn settle_on_conn(
         let items = batch.disowned.iter().map(|item| item.as_uuid()).collect();
         functions::disown_items(conn, server, items, now)?;
     }
+    if !batch.endings.is_empty() && !batch.returns.is_empty() {
+        let ended = batch.endings.iter().map(|ending| ending.call_id.as_uuid());
+        let back = batch
+            .returns
+            .iter()
+            .map(|back| back.attempt.call_id.as_uuid());
+        functions::lock_calls(conn, &ended.chain(back).collect::<Vec<_>>())?;
+    }
     if !batch.endings.is_empty() {
         outcome.endings = functions::end_calls(conn, server, ending_columns(&batch), now)?
             .iter()
@@ -64,19 +75,21 @@ fn settle_on_conn(
     }
     // Told before anything starts: what came back may go again in this very batch.
     outcome.returns = return_calls(conn, server, &batch, now)?;
-    functions::wake_and_expire(conn, server, now)?;
+    // Nothing that should have expired may start: while some is left, only that is worked off.
+    let all_expired = functions::wake_and_expire(conn, server, now)?;
+    let budget = if all_expired { budget } else { 0 };
 
     let mut started = functions::reserve_direct_calls(conn, server, provider, budget, now)?;
-    let verdicts = if batch.admissions.is_empty() {
+    let over = over_already(conn, &batch)?;
+    let asking: Vec<&NewDirectCall> = batch
+        .admissions
+        .iter()
+        .filter(|call| !over.contains(&call.item_id.as_uuid()))
+        .collect();
+    let verdicts = if asking.is_empty() {
         Vec::new()
     } else {
-        functions::admit_direct_calls(
-            conn,
-            server,
-            provider,
-            admission_columns(&batch.admissions),
-            now,
-        )?
+        functions::admit_direct_calls(conn, server, provider, admission_columns(&asking), now)?
     };
     let left = budget.saturating_sub(i32::try_from(started.len()).unwrap_or(i32::MAX));
     started.extend(functions::reserve_campaign_calls(
@@ -86,7 +99,9 @@ fn settle_on_conn(
     let at_the_door = verdicts
         .iter()
         .filter(|row| matches!(row.verdict.as_str(), "started" | "again"))
-        .map(|row| row.item_id);
+        .map(|row| row.item_id)
+        // A batch that is sent again may find its own call waiting, and reserve it.
+        .filter(|item| !started.contains(item));
     let described: Vec<Uuid> = started.iter().copied().chain(at_the_door).collect();
     let mut calls = if described.is_empty() {
         Vec::new()
@@ -94,10 +109,18 @@ fn settle_on_conn(
         functions::reserved_calls(conn, &described)?
     };
 
-    for (call, verdict) in batch.admissions.iter().zip(verdicts) {
+    let mut verdicts = verdicts.into_iter();
+    for call in &batch.admissions {
         outcome
             .admissions
-            .push(admission(conn, call, verdict, &mut calls)?);
+            .push(if over.contains(&call.item_id.as_uuid()) {
+                Admission::Repeated(Repeat::Unanswered(call.item_id))
+            } else {
+                let verdict = verdicts
+                    .next()
+                    .ok_or_else(|| impossible("fewer verdicts than admissions"))?;
+                admission(conn, call, verdict, &mut calls)?
+            });
     }
     for row in calls {
         outcome.reserved.push(reserved_call(row)?);
@@ -121,17 +144,18 @@ fn return_calls(
         return Ok(Vec::new());
     }
     let (calls, attempts) = attempt_columns(batch.returns.iter().map(|back| &back.attempt));
-    let delays = batch
-        .returns
-        .iter()
-        .map(|back| i64::try_from(back.delay.as_millis()).unwrap_or(i64::MAX))
-        .collect();
-    let reasons = batch
-        .returns
-        .iter()
-        .map(|back| back.reason.clone())
-        .collect();
-    let items = functions::return_calls(conn, server, calls, attempts, delays, reasons, now)?;
+    let mut columns = ReturnColumns {
+        calls,
+        attempts,
+        ..ReturnColumns::default()
+    };
+    for back in &batch.returns {
+        let delay = i64::try_from(back.delay.as_millis()).unwrap_or(i64::MAX);
+        columns.delays_ms.push(delay);
+        columns.reasons.push(back.reason.clone());
+        columns.if_unknown.push(back.if_unknown);
+    }
+    let items = functions::return_calls(conn, server, columns, now)?;
     let returned = batch.returns.iter().zip(items);
     returned
         .map(|(back, item)| {
@@ -172,6 +196,14 @@ fn record_progress_on_conn(
     batch: ProgressBatch,
 ) -> Result<ProgressOutcome, Failure> {
     let mut outcome = ProgressOutcome::default();
+    // Several functions will lock some of these, each in order: only one lock of all keeps it.
+    let placed = batch.placed.iter().map(|(attempt, _)| attempt.call_id);
+    let lost = batch.unknown.iter().map(|(attempt, _)| attempt.call_id);
+    let told = batch.events.iter().map(|event| event.call_id);
+    let marked = batch.dialing.iter().map(|attempt| attempt.call_id);
+    let all = placed.chain(lost).chain(told).chain(marked);
+    functions::lock_calls(conn, &all.map(|id| id.as_uuid()).collect::<Vec<_>>())?;
+
     if !batch.placed.is_empty() {
         let (calls, attempts) = attempt_columns(batch.placed.iter().map(|(attempt, _)| attempt));
         let executions = batch.placed.iter().map(|(_, id)| id.to_string()).collect();
@@ -272,10 +304,28 @@ fn attempt_columns<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> (Vec<Uuid
         .unzip()
 }
 
-fn marks<'a>(attempts: impl Iterator<Item = &'a Attempt>, marked: &[Uuid]) -> Vec<bool> {
-    attempts
-        .map(|attempt| marked.contains(&attempt.call_id.as_uuid()))
-        .collect()
+/// Which of the attempts are among the marked. Each mark is given away once, so that of two
+/// requests for one attempt one is told no.
+fn marks<'a>(attempts: impl Iterator<Item = &'a Attempt>, marked: &[Attempt]) -> Vec<bool> {
+    let mut left: HashSet<&Attempt> = marked.iter().collect();
+    attempts.map(|attempt| left.remove(attempt)).collect()
+}
+
+/// Admissions of a batch sent again whose items have ended since it was first sent.
+fn over_already(conn: &mut PgConnection, batch: &SlotBatch) -> Result<Vec<Uuid>, Failure> {
+    if !batch.resent || batch.admissions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let items: Vec<Uuid> = batch
+        .admissions
+        .iter()
+        .map(|call| call.item_id.as_uuid())
+        .collect();
+    let rows: Vec<functions::IdRow> =
+        sql_query("SELECT id FROM call_queue_history WHERE id = ANY ($1)")
+            .bind::<Array<SqlUuid>, _>(items)
+            .load(conn)?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
 fn ending_columns(batch: &SlotBatch) -> EndingColumns {
@@ -293,7 +343,7 @@ fn ending_columns(batch: &SlotBatch) -> EndingColumns {
     columns
 }
 
-fn admission_columns(calls: &[NewDirectCall]) -> AdmissionColumns {
+fn admission_columns(calls: &[&NewDirectCall]) -> AdmissionColumns {
     let mut columns = AdmissionColumns::default();
     for call in calls {
         let (contact, number) = match &call.target {

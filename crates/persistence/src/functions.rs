@@ -4,6 +4,7 @@
 //! a transaction. Statements are sent unnamed, parameters and all in one round trip, so that they
 //! work through PgBouncer in transaction mode.
 
+use callq_domain::Attempt;
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{
     Array, BigInt, Binary, Bool, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
@@ -34,6 +35,30 @@ struct MaybeIdRow {
 struct IdsRow {
     #[diesel(sql_type = Array<SqlUuid>)]
     ids: Vec<Uuid>,
+}
+
+#[derive(QueryableByName)]
+struct AttemptRow {
+    #[diesel(sql_type = SqlUuid)]
+    of_call: Uuid,
+    #[diesel(sql_type = Integer)]
+    of_attempt: i32,
+}
+
+impl AttemptRow {
+    fn into_attempt(self) -> Attempt {
+        Attempt {
+            call_id: self.of_call.into(),
+            // A CHECK keeps it positive.
+            number: self.of_attempt.unsigned_abs(),
+        }
+    }
+}
+
+#[derive(QueryableByName)]
+struct YesRow {
+    #[diesel(sql_type = Bool)]
+    yes: bool,
 }
 
 #[derive(QueryableByName)]
@@ -139,6 +164,16 @@ pub(crate) struct EndingColumns {
     pub durations: Vec<Option<i32>>,
 }
 
+/// Attempts that reached nobody, column by column.
+#[derive(Default)]
+pub(crate) struct ReturnColumns {
+    pub calls: Vec<Uuid>,
+    pub attempts: Vec<i32>,
+    pub delays_ms: Vec<i64>,
+    pub reasons: Vec<String>,
+    pub if_unknown: Vec<bool>,
+}
+
 pub(crate) fn lock_engine(conn: &mut PgConnection) -> QueryResult<DateTime<Utc>> {
     sql_query("SELECT lock_engine() AS at")
         .get_result::<AtRow>(conn)
@@ -166,16 +201,24 @@ pub(crate) fn disown_items(
         .map(drop)
 }
 
+pub(crate) fn lock_calls(conn: &mut PgConnection, calls: &[Uuid]) -> QueryResult<()> {
+    sql_query("SELECT lock_calls($1)")
+        .bind::<Array<SqlUuid>, _>(calls)
+        .execute(conn)
+        .map(drop)
+}
+
+/// Whether everything that was to expire has.
 pub(crate) fn wake_and_expire(
     conn: &mut PgConnection,
     server: Uuid,
     now: DateTime<Utc>,
-) -> QueryResult<()> {
-    sql_query("SELECT wake_and_expire($1, $2)")
+) -> QueryResult<bool> {
+    sql_query("SELECT wake_and_expire($1, $2) AS yes")
         .bind::<SqlUuid, _>(server)
         .bind::<Timestamptz, _>(now)
-        .execute(conn)
-        .map(drop)
+        .get_result::<YesRow>(conn)
+        .map(|row| row.yes)
 }
 
 pub(crate) fn end_calls(
@@ -201,19 +244,17 @@ pub(crate) fn end_calls(
 pub(crate) fn return_calls(
     conn: &mut PgConnection,
     server: Uuid,
-    calls: Vec<Uuid>,
-    attempts: Vec<i32>,
-    delays_ms: Vec<i64>,
-    reasons: Vec<String>,
+    returns: ReturnColumns,
     now: DateTime<Utc>,
 ) -> QueryResult<Vec<Option<Uuid>>> {
     let rows: Vec<MaybeIdRow> =
-        sql_query("SELECT item_id AS id FROM return_calls($1, $2, $3, $4, $5, $6)")
+        sql_query("SELECT item_id AS id FROM return_calls($1, $2, $3, $4, $5, $6, $7)")
             .bind::<SqlUuid, _>(server)
-            .bind::<Array<SqlUuid>, _>(calls)
-            .bind::<Array<Integer>, _>(attempts)
-            .bind::<Array<BigInt>, _>(delays_ms)
-            .bind::<Array<Text>, _>(reasons)
+            .bind::<Array<SqlUuid>, _>(returns.calls)
+            .bind::<Array<Integer>, _>(returns.attempts)
+            .bind::<Array<BigInt>, _>(returns.delays_ms)
+            .bind::<Array<Text>, _>(returns.reasons)
+            .bind::<Array<Bool>, _>(returns.if_unknown)
             .bind::<Timestamptz, _>(now)
             .load(conn)?;
     Ok(rows.into_iter().map(|row| row.id).collect())
@@ -302,13 +343,13 @@ pub(crate) fn mark_dialing(
     server: Uuid,
     calls: Vec<Uuid>,
     attempts: Vec<i32>,
-) -> QueryResult<Vec<Uuid>> {
-    let rows: Vec<IdRow> = sql_query("SELECT mark_dialing($1, $2, $3) AS id")
+) -> QueryResult<Vec<Attempt>> {
+    let rows: Vec<AttemptRow> = sql_query("SELECT * FROM mark_dialing($1, $2, $3)")
         .bind::<SqlUuid, _>(server)
         .bind::<Array<SqlUuid>, _>(calls)
         .bind::<Array<Integer>, _>(attempts)
         .load(conn)?;
-    Ok(rows.into_iter().map(|row| row.id).collect())
+    Ok(rows.into_iter().map(AttemptRow::into_attempt).collect())
 }
 
 pub(crate) fn record_placed(
@@ -317,14 +358,14 @@ pub(crate) fn record_placed(
     calls: Vec<Uuid>,
     attempts: Vec<i32>,
     executions: Vec<String>,
-) -> QueryResult<Vec<Uuid>> {
-    let rows: Vec<IdRow> = sql_query("SELECT record_placed($1, $2, $3, $4) AS id")
+) -> QueryResult<Vec<Attempt>> {
+    let rows: Vec<AttemptRow> = sql_query("SELECT * FROM record_placed($1, $2, $3, $4)")
         .bind::<SqlUuid, _>(server)
         .bind::<Array<SqlUuid>, _>(calls)
         .bind::<Array<Integer>, _>(attempts)
         .bind::<Array<Text>, _>(executions)
         .load(conn)?;
-    Ok(rows.into_iter().map(|row| row.id).collect())
+    Ok(rows.into_iter().map(AttemptRow::into_attempt).collect())
 }
 
 pub(crate) fn record_unknown(
@@ -333,14 +374,14 @@ pub(crate) fn record_unknown(
     calls: Vec<Uuid>,
     attempts: Vec<i32>,
     reasons: Vec<String>,
-) -> QueryResult<Vec<Uuid>> {
-    let rows: Vec<IdRow> = sql_query("SELECT record_unknown($1, $2, $3, $4) AS id")
+) -> QueryResult<Vec<Attempt>> {
+    let rows: Vec<AttemptRow> = sql_query("SELECT * FROM record_unknown($1, $2, $3, $4)")
         .bind::<SqlUuid, _>(server)
         .bind::<Array<SqlUuid>, _>(calls)
         .bind::<Array<Integer>, _>(attempts)
         .bind::<Array<Text>, _>(reasons)
         .load(conn)?;
-    Ok(rows.into_iter().map(|row| row.id).collect())
+    Ok(rows.into_iter().map(AttemptRow::into_attempt).collect())
 }
 
 pub(crate) fn record_events(

@@ -57,8 +57,8 @@ impl PostgresStore {
         }
     }
 
-    /// With connections of the engine's own, made by [`Database::for_engine`]. It never uses more
-    /// than two, and then no reader can keep it waiting.
+    /// With connections of the engine's own, made by [`Database::for_engine`]. Three are
+    /// enough for a server, and then no reader can keep it waiting.
     #[must_use]
     pub fn with_engine_database(mut self, engine: Database) -> Self {
         self.engine = engine;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{Attempt, Call, DoubtfulCall, OwnershipStore, ServerId, StoreError};
+use diesel::connection::SimpleConnection;
 use diesel::sql_types::{Array, BigInt, Integer, Uuid as SqlUuid};
 use diesel::{PgConnection, RunQueryDsl, sql_query};
 use uuid::Uuid;
@@ -19,7 +20,7 @@ const STALE_RESERVATION: Duration = Duration::from_secs(10);
 impl OwnershipStore for PostgresStore {
     async fn renew_lease(&self, server: ServerId, lease: Duration) -> Result<(), StoreError> {
         let lease_ms = millis(lease);
-        self.database
+        self.engine
             .run(move |conn| Ok(functions::renew_lease(conn, server.as_uuid(), lease_ms)?))
             .await
     }
@@ -76,6 +77,8 @@ impl OwnershipStore for PostgresStore {
     async fn maintain(&self) -> Result<(), StoreError> {
         self.database
             .run(|conn| {
+                // Behind a long read this would make every settlement wait: rather next hour.
+                conn.batch_execute("SET LOCAL lock_timeout = '2s'")?;
                 functions::create_history_partitions(conn)?;
                 sql_query(
                     "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'",

@@ -9,7 +9,8 @@ use callq_domain::{
     Providers, Return,
 };
 use log::{error, info, warn};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::task::TaskTracker;
 
 use crate::backoff::pause_after;
 use crate::lease::Lease;
@@ -23,12 +24,28 @@ pub(crate) struct Dispatcher {
     pub placement_bound: Duration,
     /// Told when an answer was lost, so that the look-up begins at once.
     pub doubt: Arc<Notify>,
-    /// One permit a placement in flight; all of them free means none.
-    pub in_flight: Arc<Semaphore>,
+    /// The placements in flight.
+    pub in_flight: TaskTracker,
 }
 
-/// More placements than can ever be in flight at once.
-pub(crate) const IN_FLIGHT_PERMITS: u32 = 1_000_000;
+/// Whoever waits at the door for what becomes of a placement, if anyone does. Told once.
+struct Door {
+    report: Option<oneshot::Sender<PlacementReport>>,
+    unknown: PlacementReport,
+}
+
+impl Door {
+    fn tell(&mut self, what: PlacementReport) {
+        if let Some(report) = self.report.take() {
+            // Nobody may be waiting any more: what was decided stands.
+            let _ = report.send(what);
+        }
+    }
+
+    fn tell_unknown(&mut self) {
+        self.tell(self.unknown.clone());
+    }
+}
 
 /// How long a result that cannot be recorded is kept from the one who waits at the door.
 const DOOR_PATIENCE: Duration = Duration::from_secs(10);
@@ -37,26 +54,22 @@ const DOOR_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) async fn run(this: Arc<Dispatcher>, mut reservations: Reservations) {
     while let Some(reservation) = reservations.recv().await {
         let dispatcher = Arc::clone(&this);
-        let Ok(permit) = Arc::clone(&this.in_flight).acquire_owned().await else {
-            return;
-        };
-        tokio::spawn(async move {
-            dispatcher.place(reservation).await;
-            drop(permit);
-        });
+        this.in_flight
+            .spawn(async move { dispatcher.place(reservation).await });
     }
 }
 
 impl Dispatcher {
     async fn place(&self, mut reservation: Reservation) {
-        let mut report = reservation.report.take();
         let call = &reservation.call;
         let attempt = call.request.attempt;
-        let unknown = PlacementReport::Unknown {
-            call_id: attempt.call_id,
-            item_id: call.item_id,
+        let mut door = Door {
+            report: reservation.report.take(),
+            unknown: PlacementReport::Unknown {
+                call_id: attempt.call_id,
+                item_id: call.item_id,
+            },
         };
-
         let Some(provider) = self.providers.get(&call.provider).cloned() else {
             // A server set up wrong must not fail what another, or this one set right, can place.
             let reason = format!(
@@ -64,34 +77,11 @@ impl Dispatcher {
                 call.provider
             );
             let delay = pause_after(attempt.number, None);
-            self.put_back(attempt, delay, &reason, &mut report).await;
+            self.put_back(attempt, delay, &reason, &mut door).await;
             return;
         };
-        match self.engine.mark_dialing(attempt).await {
-            Ok(true) if self.lease.leaves(self.placement_bound) => {}
-            Ok(false) => {
-                // Taken over, ended by an early event, or settled otherwise: not ours to send.
-                warn!(call_id:% = attempt.call_id, attempt = attempt.number; "attempt not authorised");
-                tell(&mut report, unknown);
-                return;
-            }
-            // Nothing was sent, and nothing will be: that is proof enough to put it back.
-            Ok(true) => {
-                self.put_back(
-                    attempt,
-                    Duration::ZERO,
-                    "the server's lease was too short to dial",
-                    &mut report,
-                )
-                .await;
-                return;
-            }
-            Err(cause) => {
-                let reason = format!("could not be marked before dialing: {cause}");
-                self.put_back(attempt, Duration::ZERO, &reason, &mut report)
-                    .await;
-                return;
-            }
+        if !self.is_authorised(attempt, &mut door).await {
+            return;
         }
         info!(
             call_id:% = attempt.call_id, attempt = attempt.number, user_id:% = call.request.user_id,
@@ -100,97 +90,95 @@ impl Dispatcher {
             "dialing"
         );
         let placement = ask(provider, call.request.clone(), self.placement_bound).await;
-        self.conclude(attempt, placement, &mut report, unknown)
-            .await;
+        self.conclude(attempt, placement, &mut door).await;
     }
 
-    async fn conclude(
-        &self,
-        attempt: Attempt,
-        placement: Placement,
-        report: &mut Option<oneshot::Sender<PlacementReport>>,
-        unknown: PlacementReport,
-    ) {
+    /// Asks leave to send the attempt. Without it, settles what is to become of it.
+    async fn is_authorised(&self, attempt: Attempt, door: &mut Door) -> bool {
+        match self.engine.mark_dialing(attempt).await {
+            Ok(true) if self.lease.leaves(self.placement_bound) => return true,
+            // Nothing was sent, and nothing will be: that is proof enough to put it back. The
+            // pause keeps a server that cannot prove its life from going round in circles.
+            Ok(true) => {
+                let reason = "the server's lease was too short to dial";
+                self.put_back(attempt, pause_after(attempt.number, None), reason, door)
+                    .await;
+            }
+            Err(cause) => {
+                let reason = format!("could not be marked before dialing: {cause}");
+                self.put_back(attempt, Duration::ZERO, &reason, door).await;
+            }
+            // Taken over, ended by an early event, or settled otherwise: not ours to send.
+            Ok(false) => {
+                warn!(call_id:% = attempt.call_id, attempt = attempt.number; "attempt not authorised");
+                door.tell_unknown();
+            }
+        }
+        false
+    }
+
+    async fn conclude(&self, attempt: Attempt, placement: Placement, door: &mut Door) {
         match placement {
             Placement::Placed { execution_id } => {
                 info!(call_id:% = attempt.call_id, attempt = attempt.number, execution_id:% = execution_id; "placed");
                 let recorded = self
-                    .record(report, &unknown, || {
+                    .record(door, || {
                         self.engine.record_placed(attempt, execution_id.clone())
                     })
                     .await;
                 if recorded.is_some() {
-                    tell(
-                        report,
-                        PlacementReport::Placed {
-                            call_id: attempt.call_id,
-                            execution_id,
-                        },
-                    );
+                    door.tell(PlacementReport::Placed {
+                        call_id: attempt.call_id,
+                        execution_id,
+                    });
                 }
             }
             Placement::Refused { reason } => {
                 warn!(call_id:% = attempt.call_id, attempt = attempt.number, reason = reason.as_str(); "refused by the provider");
-                self.end(attempt, reason, report).await;
+                self.end(attempt, reason, door).await;
             }
             Placement::Busy {
                 retry_after,
                 reason,
             } => {
                 let delay = pause_after(attempt.number, retry_after);
-                self.put_back(attempt, delay, &reason, report).await;
+                self.put_back(attempt, delay, &reason, door).await;
             }
             Placement::Unreachable { reason } => {
                 let delay = pause_after(attempt.number, None);
-                self.put_back(attempt, delay, &reason, report).await;
+                self.put_back(attempt, delay, &reason, door).await;
             }
             Placement::Unknown { reason } => {
                 error!(call_id:% = attempt.call_id, attempt = attempt.number, reason = reason.as_str(); "placement answer lost");
-                self.record(report, &unknown, || {
-                    self.engine.record_unknown(attempt, reason.clone())
-                })
-                .await;
+                self.record(door, || self.engine.record_unknown(attempt, reason.clone()))
+                    .await;
                 self.doubt.notify_one();
-                tell(report, unknown);
+                door.tell_unknown();
             }
         }
     }
 
-    async fn end(
-        &self,
-        attempt: Attempt,
-        reason: String,
-        report: &mut Option<oneshot::Sender<PlacementReport>>,
-    ) {
-        let call_id = attempt.call_id;
-        let refused = PlacementReport::Refused {
-            call_id,
-            reason: reason.clone(),
-        };
+    async fn end(&self, attempt: Attempt, reason: String, door: &mut Door) {
         let ending = Ending {
-            call_id,
+            call_id: attempt.call_id,
             attempt: Some(attempt.number),
             outcome: Outcome::Failed,
             execution_id: None,
-            reason: Some(reason),
+            reason: Some(reason.clone()),
             duration_seconds: None,
         };
-        if self
-            .record(report, &refused, || self.engine.end_call(ending.clone()))
-            .await
-            .is_some()
-        {
-            tell(report, refused);
+        let ended = self
+            .record(door, || self.engine.end_call(ending.clone()))
+            .await;
+        if ended.is_some() {
+            door.tell(PlacementReport::Refused {
+                call_id: attempt.call_id,
+                reason,
+            });
         }
     }
 
-    async fn put_back(
-        &self,
-        attempt: Attempt,
-        delay: Duration,
-        reason: &str,
-        report: &mut Option<oneshot::Sender<PlacementReport>>,
-    ) {
+    async fn put_back(&self, attempt: Attempt, delay: Duration, reason: &str, door: &mut Door) {
         warn!(
             call_id:% = attempt.call_id, attempt = attempt.number, delay_ms = delay.as_millis() as u64, reason = reason;
             "not placed, back in the queue"
@@ -199,51 +187,47 @@ impl Dispatcher {
             attempt,
             delay,
             reason: reason.to_owned(),
+            if_unknown: false,
         };
         let returned = self
-            .record_quietly(|| self.engine.return_call(back.clone()))
+            .record(door, || self.engine.return_call(back.clone()))
             .await;
         if let Some(Some(queued)) = returned {
-            tell(report, PlacementReport::Returned(queued));
+            door.tell(PlacementReport::Returned(queued));
         }
     }
 
-    /// Records a result, however long the database is away. Whoever waits at the door is told
-    /// `meanwhile` if that takes long.
-    async fn record<T, F>(
-        &self,
-        report: &mut Option<oneshot::Sender<PlacementReport>>,
-        meanwhile: &PlacementReport,
-        attempt: impl Fn() -> F,
-    ) -> Option<T>
+    /// Records a result, however long the database is away. Whoever waits at the door is told that
+    /// it is unknown if that takes long.
+    async fn record<T, F>(&self, door: &mut Door, attempt: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, EngineError>>,
     {
-        let recording = self.record_quietly(&attempt);
+        let recording = record_however_long(attempt);
         tokio::pin!(recording);
         tokio::select! {
             recorded = &mut recording => return recorded,
-            () = tokio::time::sleep(DOOR_PATIENCE) => tell(report, meanwhile.clone()),
+            () = tokio::time::sleep(DOOR_PATIENCE) => door.tell_unknown(),
         }
         recording.await
     }
+}
 
-    async fn record_quietly<T, F>(&self, attempt: impl Fn() -> F) -> Option<T>
-    where
-        F: Future<Output = Result<T, EngineError>>,
-    {
-        loop {
-            match attempt().await {
-                Ok(value) => return Some(value),
-                // The call stays owned by this server and is taken over when its lease ends.
-                Err(EngineError::ShuttingDown) => return None,
-                Err(EngineError::Internal(cause)) => {
-                    error!("a placement's result could not be recorded: {cause}");
-                    return None;
-                }
-                Err(EngineError::Unavailable(_) | EngineError::Overloaded) => {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
+async fn record_however_long<T, F>(attempt: impl Fn() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, EngineError>>,
+{
+    loop {
+        match attempt().await {
+            Ok(value) => return Some(value),
+            // The call stays owned by this server and is taken over when its lease ends.
+            Err(EngineError::ShuttingDown) => return None,
+            Err(EngineError::Internal(cause)) => {
+                error!("a placement's result could not be recorded: {cause}");
+                return None;
+            }
+            Err(EngineError::Unavailable(_) | EngineError::Overloaded) => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
         }
     }
@@ -267,12 +251,5 @@ async fn ask(
                 reason: format!("no answer within {} ms", timeout.as_millis()),
             }
         }
-    }
-}
-
-/// Tells whoever waits at the door, once; nobody may be waiting any more.
-fn tell(report: &mut Option<oneshot::Sender<PlacementReport>>, what: PlacementReport) {
-    if let Some(report) = report.take() {
-        let _ = report.send(what);
     }
 }

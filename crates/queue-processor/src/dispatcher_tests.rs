@@ -12,7 +12,8 @@ use callq_domain::{
     ProgressBatch, ProgressOutcome, ProviderName, Providers, QueueItemId, ReservedCall, ServerId,
     SlotBatch, SlotOutcome, StatusEvent, StoreError, UserId,
 };
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::task::TaskTracker;
 
 use crate::dispatcher::{self, Dispatcher};
 use crate::lease::Lease;
@@ -178,7 +179,7 @@ async fn play(
     });
     let held = Lease::over();
     held.renewed(Instant::now(), lease);
-    let in_flight = Arc::new(Semaphore::new(10));
+    let in_flight = TaskTracker::new();
     let dispatcher = Arc::new(Dispatcher {
         engine: engine.clone(),
         providers: Providers::new([fake.clone() as Arc<dyn CallProvider>]),
@@ -190,7 +191,7 @@ async fn play(
     let running = tokio::spawn(dispatcher::run(dispatcher, reservations));
     // Time is paused: it moves on only when nothing else can.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(in_flight.available_permits(), 10, "the placement is over");
+    assert!(in_flight.is_empty(), "the placement is over");
     running.abort();
     let mut seen = Vec::new();
     while let Ok(one) = told.try_recv() {
@@ -252,10 +253,7 @@ async fn a_lease_shorter_than_a_placement_puts_the_call_back_unsent() {
     let story = play(Act::Never, vec![], Duration::from_secs(4), "fake").await;
 
     assert!(
-        matches!(
-            story.told[..],
-            [Told::Dialing(_), Told::Returned(Duration::ZERO, _)]
-        ),
+        matches!(story.told[..], [Told::Dialing(_), Told::Returned(..)]),
         "{:?}",
         story.told
     );

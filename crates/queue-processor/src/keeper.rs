@@ -18,6 +18,7 @@ pub(crate) struct Keeper {
     pub providers: Providers,
     pub server: ServerId,
     pub lease: Arc<Lease>,
+    pub placement_bound: Duration,
     pub lease_length: Duration,
     pub sweep_interval: Duration,
     pub doubt: Arc<Notify>,
@@ -26,13 +27,24 @@ pub(crate) struct Keeper {
 /// Between two rounds of housekeeping.
 const MAINTENANCE: Duration = Duration::from_secs(3600);
 
-/// Renews the lease five times in its length, so that a slow database must miss several.
+/// Between attempts to renew a lease that could not be.
+const RENEW_AGAIN: Duration = Duration::from_millis(250);
+
+/// Renews the lease five times in its length. While too little of it is left to dial, nothing is
+/// admitted or reserved: it could not be placed.
 pub(crate) async fn keep_lease(this: Arc<Keeper>) {
     loop {
-        tokio::time::sleep(this.lease_length / 5).await;
-        if let Err(cause) = this.renew().await {
-            warn!(server_id:% = this.server; "the lease could not be renewed: {cause}");
-        }
+        let renewed = this.renew().await;
+        let alive = this.lease.leaves(this.placement_bound);
+        this.engine.suspend(!alive);
+        let pause = match renewed {
+            Ok(()) => this.lease_length / 5,
+            Err(cause) => {
+                warn!(server_id:% = this.server, alive = alive; "the lease could not be renewed: {cause}");
+                RENEW_AGAIN
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use callq_concurrency::{Engine, Reservations};
 use callq_domain::{DirectoryStore, OwnershipStore, Providers, ServerId, StoreError};
 use log::{error, info, warn};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::task::TaskTracker;
 
-use crate::dispatcher::{self, Dispatcher, IN_FLIGHT_PERMITS};
+use crate::dispatcher::{self, Dispatcher};
 use crate::keeper::{self, Keeper};
 use crate::lease::Lease;
 use crate::reconciler::{self, Reconciler};
@@ -50,7 +51,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// A running processor.
 pub struct Processor {
     keeper: Arc<Keeper>,
-    in_flight: Arc<Semaphore>,
+    in_flight: TaskTracker,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -71,7 +72,7 @@ impl Processor {
     ) -> Result<Self, StoreError> {
         let lease = Arc::new(Lease::over());
         let doubt = Arc::new(Notify::new());
-        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_PERMITS as usize));
+        let in_flight = TaskTracker::new();
         let keeper = Arc::new(Keeper {
             engine: engine.clone(),
             store: Arc::clone(&store),
@@ -79,6 +80,7 @@ impl Processor {
             providers: providers.clone(),
             server,
             lease: Arc::clone(&lease),
+            placement_bound: options.provider_timeout + PROVIDER_SLACK,
             lease_length: options.provider_timeout + LEASE_MARGIN,
             sweep_interval: options.sweep_interval,
             doubt: Arc::clone(&doubt),
@@ -97,7 +99,7 @@ impl Processor {
             lease,
             placement_bound: options.provider_timeout + PROVIDER_SLACK,
             doubt: Arc::clone(&doubt),
-            in_flight: Arc::clone(&in_flight),
+            in_flight: in_flight.clone(),
         });
         let reconciler = Arc::new(Reconciler {
             engine,
@@ -134,8 +136,11 @@ impl Processor {
     pub async fn shutdown(self, grace: Duration) {
         let engine = &self.keeper.engine;
         engine.stop_admitting();
-        let all_done = self.in_flight.acquire_many(IN_FLIGHT_PERMITS);
-        if tokio::time::timeout(grace, all_done).await.is_err() {
+        self.in_flight.close();
+        if tokio::time::timeout(grace, self.in_flight.wait())
+            .await
+            .is_err()
+        {
             warn!(
                 "placements still in flight after {} s are left to be looked up",
                 grace.as_secs()

@@ -9,6 +9,7 @@ use callq_domain::{
     CallId, CallStatus, DoubtfulCall, Ending, EventSink, LookUp, Outcome, OwnershipStore,
     Providers, ReportedStatus, Return, ServerId, StatusEvent,
 };
+use futures_util::stream::{self, StreamExt as _};
 use log::{error, info, warn};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -41,15 +42,16 @@ const IDLE_LOOK: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Look-ups under way at once.
+const AT_ONCE: usize = 16;
+
 pub(crate) async fn run(this: Arc<Reconciler>) {
     let mut inquiries: HashMap<CallId, Inquiry> = HashMap::new();
     loop {
         let pause = match this.store.doubtful_calls(this.server, this.max_call).await {
             Ok(calls) => {
                 inquiries.retain(|id, _| calls.iter().any(|doubtful| doubtful.call.id == *id));
-                for doubtful in &calls {
-                    this.inquire(doubtful, &mut inquiries).await;
-                }
+                this.inquire_all(&calls, &mut inquiries).await;
                 let next = inquiries.values().map(|inquiry| inquiry.next).min();
                 next.map_or(IDLE_LOOK, |next| {
                     next.saturating_duration_since(Instant::now())
@@ -68,21 +70,48 @@ pub(crate) async fn run(this: Arc<Reconciler>) {
     }
 }
 
+/// Whether a call is to be asked about now; if so, notes when it will be again.
+fn is_due(doubtful: &DoubtfulCall, inquiries: &mut HashMap<CallId, Inquiry>) -> bool {
+    let now = Instant::now();
+    let inquiry = inquiries.entry(doubtful.call.id).or_insert(Inquiry {
+        // The provider may still be at work on the request whose answer was lost.
+        next: now + FIRST_PAUSE,
+        pause: FIRST_PAUSE,
+        absent_since: None,
+    });
+    if now < inquiry.next {
+        return false;
+    }
+    inquiry.pause = (inquiry.pause * 2).min(LONGEST_PAUSE);
+    inquiry.next = now + inquiry.pause;
+    true
+}
+
 impl Reconciler {
-    async fn inquire(&self, doubtful: &DoubtfulCall, inquiries: &mut HashMap<CallId, Inquiry>) {
-        let now = Instant::now();
-        let inquiry = inquiries.entry(doubtful.call.id).or_insert(Inquiry {
-            // The provider may still be at work on the request whose answer was lost.
-            next: now + FIRST_PAUSE,
-            pause: FIRST_PAUSE,
-            absent_since: None,
-        });
-        if now < inquiry.next {
-            return;
+    /// Asks about those whose time has come, several at once: one mute provider must not keep the
+    /// calls of the others waiting.
+    async fn inquire_all(&self, calls: &[DoubtfulCall], inquiries: &mut HashMap<CallId, Inquiry>) {
+        let due: Vec<DoubtfulCall> = calls
+            .iter()
+            .filter(|doubtful| is_due(doubtful, inquiries))
+            .cloned()
+            .collect();
+        let mut answers = stream::iter(due)
+            .map(|doubtful| async move {
+                let answer = self.look_up(&doubtful).await;
+                (doubtful, answer)
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((doubtful, answer)) = answers.next().await {
+            if let Some(inquiry) = inquiries.get_mut(&doubtful.call.id) {
+                self.conclude(&doubtful, answer, inquiry).await;
+            }
         }
-        inquiry.pause = (inquiry.pause * 2).min(LONGEST_PAUSE);
-        inquiry.next = now + inquiry.pause;
-        let answer = self.look_up(doubtful).await;
+    }
+
+    /// Acts on what the provider said.
+    async fn conclude(&self, doubtful: &DoubtfulCall, answer: LookUp, inquiry: &mut Inquiry) {
+        let now = Instant::now();
         let too_long = doubtful.age >= self.max_call;
         match (answer, doubtful.call.status) {
             (
@@ -168,6 +197,7 @@ impl Reconciler {
             attempt: doubtful.attempt,
             delay: Duration::ZERO,
             reason: "the provider does not have it".into(),
+            if_unknown: true,
         };
         if let Err(cause) = self.engine.return_call(back).await {
             warn!(call_id:% = doubtful.call.id; "could not be put back yet: {cause}");

@@ -59,6 +59,7 @@ pub(super) fn back(item: QueueItemId, number: u32, delay_ms: u64) -> Return {
         },
         delay: Duration::from_millis(delay_ms),
         reason: "the provider has no room".into(),
+        if_unknown: false,
     }
 }
 

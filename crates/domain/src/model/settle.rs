@@ -172,10 +172,11 @@ impl Queue {
         let Some(item) = self.items.get_mut(&id) else {
             return false;
         };
-        let unproven = matches!(
-            item.call_status,
-            Some(CallStatus::Reserved | CallStatus::Dialing | CallStatus::Unknown)
-        );
+        let unproven = match item.call_status {
+            Some(CallStatus::Unknown) => true,
+            Some(CallStatus::Reserved | CallStatus::Dialing) => !back.if_unknown,
+            _ => false,
+        };
         if !unproven || item.attempts != back.attempt.number {
             return false;
         }

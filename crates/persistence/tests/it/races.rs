@@ -243,3 +243,76 @@ async fn a_crowd_of_every_operation_breaks_no_limit_and_leaves_counters_equal_to
         "no item was lost"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_and_endings_of_the_same_calls_never_deadlock() {
+    let scene = Arc::new(Scene::new().await);
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.limit(user, 100).await;
+    scene.sql("UPDATE system_state SET concurrent_calls_limit = 100");
+    let store = crowd(&scene);
+    for _ in 0..10 {
+        let mut attempts = Vec::new();
+        for _ in 0..20 {
+            attempts.push(scene.started_call(user, agent).await.request.attempt);
+        }
+        let marked = ProgressBatch {
+            dialing: attempts.clone(),
+            ..ProgressBatch::default()
+        };
+        store.record_progress(scene.server, &marked).await.unwrap();
+        let (some, others) = attempts.split_at(10);
+        // Placements of the later calls, events of the earlier ones: out of order if not locked together.
+        let progress = ProgressBatch {
+            placed: others
+                .iter()
+                .map(|a| (*a, ExecutionId::new("x").unwrap()))
+                .collect(),
+            events: some.iter().map(|a| ringing(a.call_id)).collect(),
+            ..ProgressBatch::default()
+        };
+        let endings = SlotBatch {
+            endings: attempts.iter().map(|a| ended(a.call_id)).collect(),
+            ..SlotBatch::default()
+        };
+        let barrier = Arc::new(Barrier::new(2));
+        let (one, two) = (store.clone(), store.clone());
+        let (first, second) = (barrier.clone(), barrier);
+        let server = scene.server;
+        let progress = tokio::spawn(async move {
+            first.wait().await;
+            one.record_progress(server, &progress).await
+        });
+        let endings = tokio::spawn(async move {
+            second.wait().await;
+            two.settle(server, &endings).await
+        });
+        progress.await.unwrap().unwrap();
+        endings.await.unwrap().unwrap();
+    }
+    scene.assert_counters_equal_rows().await;
+}
+
+fn ringing(call_id: callq_domain::CallId) -> callq_domain::StatusEvent {
+    callq_domain::StatusEvent {
+        event_id: "e".into(),
+        call_id,
+        execution_id: None,
+        status: callq_domain::ReportedStatus::Ringing,
+        occurred_at: chrono::Utc::now(),
+        duration_seconds: None,
+        reason: None,
+    }
+}
+
+fn ended(call_id: callq_domain::CallId) -> callq_domain::Ending {
+    callq_domain::Ending {
+        call_id,
+        attempt: None,
+        outcome: Outcome::Completed,
+        execution_id: None,
+        reason: None,
+        duration_seconds: None,
+    }
+}

@@ -200,6 +200,7 @@ impl Scene {
                 attempt,
                 delay: Duration::from_secs(600),
                 reason: "provider is busy".into(),
+                if_unknown: false,
             }],
             ..SlotBatch::default()
         };
