@@ -135,6 +135,8 @@ ALTER TABLE call_queue
 UPDATE call_queue SET due_at = coalesce(scheduled_for, queued_at), due_since = coalesce(scheduled_for, queued_at),
     wakes_at = CASE WHEN status = 'queued' THEN scheduled_for END;
 ALTER TABLE call_queue
+    ALTER COLUMN due_at SET DEFAULT now(),
+    ALTER COLUMN due_since SET DEFAULT now(),
     ALTER COLUMN due_at SET NOT NULL,
     ALTER COLUMN due_since SET NOT NULL;
 COMMENT ON COLUMN call_queue.wakes_at IS 'Not due before this; null once due.';
@@ -629,6 +631,8 @@ BEGIN
             WITH ORDINALITY i (call_id, attempt, outcome, execution_id, reason, duration, nth)
         JOIN active_calls a ON a.call_id = i.call_id
             AND (i.attempt IS NULL OR (a.attempt = i.attempt AND a.owner = p_server))
+            -- An end of another execution is not this call's.
+            AND (i.execution_id IS NULL OR a.execution_id IS NULL OR i.execution_id = a.execution_id)
         ORDER BY i.call_id, i.nth
     ), freed AS (
         DELETE FROM active_calls a USING asked i WHERE a.call_id = i.call_id
@@ -970,6 +974,10 @@ DECLARE
     v_system system_state;
     v_open boolean;
 BEGIN
+    IF EXISTS (SELECT FROM unnest(p_keys) k WHERE k IS NOT NULL) THEN
+        DELETE FROM idempotency_keys k USING unnest(p_users, p_keys) i (user_id, key)
+        WHERE k.user_id = i.user_id AND k.key = i.key AND k.created_at <= p_now - interval '24 hours';
+    END IF;
     -- Judge each request: known before, refused, or accepted.
     SELECT array_agg(ROW (
         i.nth, i.item_id, i.user_id, i.agent_id, i.contact_id, coalesce(i.phone_number, c.phone_number),
@@ -1226,6 +1234,7 @@ BEGIN
             answered_at = CASE WHEN f.status = 'in-progress' THEN v_now ELSE a.answered_at END
         FROM furthest f
         WHERE a.call_id = f.call_id AND a.status <> 'reserved'
+            AND (f.execution_id IS NULL OR a.execution_id IS NULL OR f.execution_id = a.execution_id)
             AND array_position(v_order, f.status) > array_position(v_order, a.status)
         RETURNING a.*
     ), logged AS (

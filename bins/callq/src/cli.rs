@@ -82,8 +82,9 @@ pub(crate) struct UserCreate {
     /// Its home time zone, an IANA name
     #[arg(long, default_value = "UTC", value_name = "Z")]
     pub time_zone: String,
-    /// Calls it has paid for; without it the user is not metered
-    #[arg(long, value_name = "N")]
+    /// Credits; direct calls are refused while there are none left, and nothing spends them yet.
+    /// Without this the user is not metered
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub credits: Option<i64>,
     /// Print the record as JSON
     #[arg(long)]

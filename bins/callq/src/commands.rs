@@ -1,5 +1,6 @@
 //! The commands that look at or change one thing and end.
 
+use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,6 +16,24 @@ use serde_json::json;
 use crate::cli::{Audit, Direction, Migrate, TokenCreate, TokenRevoke, UserCreate};
 use crate::config::Config;
 use crate::db::Db;
+
+/// An argument that cannot be used: exit code 2, like every other fault of the command line.
+#[derive(Debug)]
+pub(crate) struct BadUsage(String);
+
+impl BadUsage {
+    fn of<E: Display>(argument: &str) -> impl FnOnce(E) -> Self {
+        move |error| Self(format!("{argument} {error:#}"))
+    }
+}
+
+impl Display for BadUsage {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadUsage {}
 
 pub(crate) async fn migrate(config: &Config, options: &Migrate) -> anyhow::Result<ExitCode> {
     let db = Db::borrow(config).await?;
@@ -50,21 +69,23 @@ pub(crate) async fn migrate(config: &Config, options: &Migrate) -> anyhow::Resul
 }
 
 pub(crate) async fn create_user(config: &Config, options: &UserCreate) -> anyhow::Result<ExitCode> {
-    let email: Email = options.email.parse().context("--email")?;
+    let email: Email = options.email.parse().map_err(BadUsage::of("--email"))?;
     let limit = match &options.concurrent_calls_limit {
         Some(text) => text
             .parse::<ConcurrencyLimit>()
-            .context("--concurrent-calls-limit")?,
+            .map_err(BadUsage::of("--concurrent-calls-limit"))?,
         None => config.default_user_limit,
     };
     let Some(role) = Role::from_name(&options.role) else {
-        bail!("--role must be user or admin");
+        return Err(BadUsage("--role must be user or admin".into()).into());
     };
     if options.credits.is_some_and(|credits| credits < 0) {
-        bail!("--credits must be 0 or more");
+        return Err(BadUsage("--credits must be 0 or more".into()).into());
     }
     if !callq_api::is_time_zone(&options.time_zone) {
-        bail!("--time-zone must be an IANA name such as Europe/Paris");
+        return Err(
+            BadUsage("--time-zone must be an IANA name such as Europe/Paris".into()).into(),
+        );
     }
     let db = Db::borrow(config).await?;
     db.prepare().await?;
@@ -111,13 +132,13 @@ pub(crate) async fn create_token(
     config: &Config,
     options: &TokenCreate,
 ) -> anyhow::Result<ExitCode> {
-    let email: Email = options.email.parse().context("--email")?;
+    let email: Email = options.email.parse().map_err(BadUsage::of("--email"))?;
     let expires_in = options
         .expires_in
         .as_deref()
         .map(parse_duration)
         .transpose()
-        .context("--expires-in")?;
+        .map_err(BadUsage::of("--expires-in"))?;
     let db = Db::borrow(config).await?;
     db.prepare().await?;
     let store = db.store(config)?;
@@ -159,7 +180,7 @@ pub(crate) async fn revoke_token(
     let id: TokenId = options
         .id
         .parse()
-        .context("ID must be a token's id, a UUID")?;
+        .map_err(BadUsage::of("ID must be a token's id, a UUID"))?;
     let db = Db::borrow(config).await?;
     db.prepare().await?;
     let revoked = db.store(config)?.revoke_token(id).await;

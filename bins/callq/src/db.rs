@@ -1,6 +1,7 @@
 //! The database a command works on: the one that is configured, the private cluster that `serve`
 //! runs already, or that cluster started for the occasion.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,6 +16,9 @@ const ENGINE_CONNECTIONS: u32 = 3;
 /// How long a command waits for another process that has just begun to run the private cluster.
 const PATIENCE_WITH_OWNER: Duration = Duration::from_secs(10);
 
+/// Between looks at whether the private cluster is still there.
+const LOOK_AT_CLUSTER: Duration = Duration::from_secs(1);
+
 fn is_owned_by_another(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(EmbeddedError::InUse { .. }))
 }
@@ -22,7 +26,7 @@ fn is_owned_by_another(error: &anyhow::Error) -> bool {
 /// An open database. Keep it as long as its URL is used: dropping it stops a cluster it started.
 pub(crate) struct Db {
     url: String,
-    cluster: Option<EmbeddedPostgres>,
+    cluster: Option<Arc<Mutex<Option<EmbeddedPostgres>>>>,
     external: bool,
 }
 
@@ -83,7 +87,7 @@ impl Db {
             tokio::task::spawn_blocking(move || EmbeddedPostgres::start(options)).await??;
         Ok(Self {
             url: cluster.url().to_owned(),
-            cluster: Some(cluster),
+            cluster: Some(Arc::new(Mutex::new(Some(cluster)))),
             external: false,
         })
     }
@@ -134,11 +138,41 @@ impl Db {
         Ok(PostgresStore::new(database, config.call_provider.clone()).with_engine_database(engine))
     }
 
+    /// Starts the private cluster again, for as long as the server runs, whenever it dies.
+    pub(crate) fn keep_alive(&self) {
+        let Some(cluster) = self.cluster.clone() else {
+            return;
+        };
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK_AT_CLUSTER).await;
+                let cluster = Arc::clone(&cluster);
+                let looked = tokio::task::spawn_blocking(move || match &mut *held(&cluster) {
+                    Some(cluster) => cluster.revive().map(|_| true),
+                    None => Ok(false),
+                })
+                .await;
+                match looked {
+                    Ok(Ok(true)) => {}
+                    Ok(Err(cause)) => log::error!("the private cluster is down: {cause}"),
+                    Ok(Ok(false)) | Err(_) => return,
+                }
+            }
+        });
+    }
+
     /// Stops the private cluster if this process started it.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
         if let Some(cluster) = self.cluster {
-            tokio::task::spawn_blocking(move || cluster.stop()).await??;
+            tokio::task::spawn_blocking(move || held(&cluster).take().map(EmbeddedPostgres::stop))
+                .await?
+                .transpose()?;
         }
         Ok(())
     }
+}
+
+/// A look at the cluster that failed leaves nothing half done.
+fn held(cluster: &Mutex<Option<EmbeddedPostgres>>) -> MutexGuard<'_, Option<EmbeddedPostgres>> {
+    cluster.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -23,7 +23,13 @@ fn main() -> ExitCode {
     if let Err(error) = dotenvy::dotenv()
         && !error.not_found()
     {
-        eprintln!("callq: .env cannot be read: {error}");
+        // The error of a bad line holds the line, and a line may hold a secret.
+        match error {
+            dotenvy::Error::LineParse(..) => {
+                eprintln!("callq: .env has a line that is not NAME=value");
+            }
+            error => eprintln!("callq: .env cannot be read: {error}"),
+        }
         return ExitCode::from(BAD_USAGE);
     }
     let cli = match Cli::try_parse() {
@@ -36,6 +42,10 @@ fn main() -> ExitCode {
             };
         }
     };
+    if let Some(fault) = bad_log_filter() {
+        eprintln!("callq: {fault}");
+        return ExitCode::from(BAD_USAGE);
+    }
     env_logger::Builder::from_env(
         env_logger::Env::default().default_filter_or("info,actix_server=warn"),
     )
@@ -56,9 +66,22 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("callq: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<commands::BadUsage>() {
+                ExitCode::from(BAD_USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
+}
+
+/// What is wrong with `RUST_LOG`, if anything is.
+fn bad_log_filter() -> Option<String> {
+    let filter = std::env::var("RUST_LOG").ok()?;
+    let judged = env_filter::Builder::new().try_parse(&filter).err()?;
+    Some(format!(
+        "RUST_LOG must be a log filter such as info or callq_api=debug: {judged}"
+    ))
 }
 
 #[tokio::main]

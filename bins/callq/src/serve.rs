@@ -22,8 +22,9 @@ use crate::db::Db;
 pub(crate) async fn serve(config: &Config, options: &Serve) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let listener = TcpListener::bind(config.listen)
-        .with_context(|| format!("HOST and PORT: {} cannot be listened on", config.listen))?;
+        .with_context(|| format!("HOST and PORT: {} cannot be listened on; is another callq running? PORT=0 picks a free port", config.listen))?;
     let db = Db::own(config).await?;
+    db.keep_alive();
     migrate(&db, options).await?;
     let server = Server::start(config, &db, listener).await?;
     announce(config, &server.address);
@@ -51,6 +52,9 @@ async fn migrate(db: &Db, options: &Serve) -> anyhow::Result<()> {
     .await?
     .with_context(|| format!("the schema of {} is not ready", db.describe()))
 }
+
+/// How long answers under way may take to leave once nothing is being placed any more.
+const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A running server.
 pub(crate) struct Server {
@@ -131,7 +135,14 @@ impl Server {
     pub(crate) async fn stop(self, grace: std::time::Duration) {
         self.engine.stop_admitting();
         self.processor.shutdown(grace).await;
-        self.http.stop(true).await;
+        // What is left open is idle: a client that keeps its connection need not be waited for.
+        let last_answers = self.http.stop(true);
+        if tokio::time::timeout(LAST_ANSWERS, last_answers)
+            .await
+            .is_err()
+        {
+            self.http.stop(false).await;
+        }
     }
 }
 
@@ -163,19 +174,21 @@ fn providers(config: &Config, engine: &Engine, public_url: &str) -> anyhow::Resu
 
 /// Says where the server is and what to try next.
 fn announce(config: &Config, address: &str) {
+    let program = std::env::args().next().unwrap_or_else(|| "callq".into());
+    let data = match config.database_url {
+        Some(_) => "the database of DATABASE_URL".to_owned(),
+        None => config.data_dir.display().to_string(),
+    };
     println!(
         "\ncallq is serving on {address}\n\n\
          Try, in another terminal of this folder:\n\n  \
-         callq user create --email you@example.com     a user and its token\n  \
-         callq demo                                    the product at work, in a minute\n  \
-         curl {address}/readyz                  whether all is well\n\n\
-         (callq is ./target/debug/callq after `make run`.) The README makes a first call with curl.\n\
-         Data: {data}. Stop with Ctrl-C.\n",
-        data = if config.database_url.is_some() {
-            "DATABASE_URL".to_owned()
-        } else {
-            config.data_dir.display().to_string()
-        }
+         # a user and its token\n  \
+         {program} user create --email you@example.com\n\n  \
+         # the product at work, in half a minute\n  \
+         {program} demo\n\n  \
+         # whether all is well\n  \
+         curl {address}/readyz\n\n\
+         The README makes a first call with curl. Data is kept in {data}. Stop with Ctrl-C.\n"
     );
 }
 

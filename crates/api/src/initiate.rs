@@ -76,11 +76,10 @@ impl InitiateRequest {
             target: target_of(self.contact_id, self.phone_number.as_deref())?,
             contact_name: fields::optional_text("contact_name", self.contact_name, 200)?,
             user_data: fields::object("user_data", self.user_data)?,
-            caller_id: fields::optional_text(
-                "callerPhoneNumberId",
-                self.caller_phone_number_id,
-                64,
-            )?,
+            caller_id: self
+                .caller_phone_number_id
+                .map(|id| fields::required_text("callerPhoneNumberId", id, 64))
+                .transpose()?,
             scheduled_for: self
                 .scheduled_for
                 .map(|text| start_of(&text, now))
@@ -126,13 +125,11 @@ fn key_of(request: &HttpRequest, body: &[u8]) -> Result<Option<IdempotencyKey>, 
     let key = value
         .to_str()
         .ok()
-        .filter(|key| {
-            (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
-        })
+        .filter(|key| (1..=255).contains(&key.len()))
         .ok_or_else(|| {
             Problem::invalid(
                 KEY_HEADER,
-                "must be 1 to 255 visible ASCII characters, without spaces",
+                "must be 1 to 255 visible ASCII characters or spaces",
             )
         })?;
     Ok(Some(IdempotencyKey {

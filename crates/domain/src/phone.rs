@@ -28,7 +28,9 @@ pub enum PhoneNumberError {
     )]
     NotInternational,
     /// A letter, an extension or another sign.
-    #[error("may hold only a plus sign and digits; letters and extensions are not accepted")]
+    #[error(
+        "may hold only a plus sign, digits, and spaces, dots, hyphens or parentheses between them; letters and extensions are not accepted"
+    )]
     BadCharacter,
     /// Well formed, but no such number can exist.
     #[error("is not a valid telephone number")]

@@ -54,6 +54,8 @@ impl Options {
 /// process dies instead, the server runs on and the next [`start`](Self::start) adopts it.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
+    options: Options,
+    account: Account,
     data_dir: DataDir,
     socket: SocketFolder,
     url: String,
@@ -97,6 +99,8 @@ impl EmbeddedPostgres {
         let started = Start::new(&options, &data_dir, account, &socket)?.run()?;
         Ok(Self {
             url: started.socket.url(ROLE, &options.database),
+            options,
+            account,
             data_dir,
             adopted: matches!(started.server, Server::Orphan(_)),
             server: started.server,
@@ -136,6 +140,21 @@ impl EmbeddedPostgres {
                 }
             }
         }
+    }
+
+    /// Starts the server again if it has died, and says whether it had. The URL stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start); the server is then still down, and this may be called again.
+    pub fn revive(&mut self) -> Result<bool, EmbeddedError> {
+        if self.stopped || !self.server.is_gone(&self.data_dir.cluster()) {
+            return Ok(false);
+        }
+        log::error!(data_dir:% = self.data_dir.path().display(); "PostgreSQL has died and is started again");
+        let start = Start::new(&self.options, &self.data_dir, self.account, &self.socket)?;
+        self.server = start.run()?.server;
+        Ok(true)
     }
 
     /// The libpq URL of the database, over the Unix socket.

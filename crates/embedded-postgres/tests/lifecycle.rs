@@ -431,3 +431,22 @@ fn as_owner_of(path: &Path, program: &str) -> Command {
     command.current_dir("/");
     command
 }
+
+#[test]
+fn a_server_that_died_is_started_again_with_its_data_and_its_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut postgres = EmbeddedPostgres::start(Options::new(folder.path())).unwrap();
+    note(postgres.url(), 7);
+    assert!(!postgres.revive().unwrap(), "it lives");
+    let (url, first) = (postgres.url().to_owned(), postmaster(folder.path()));
+
+    kill_process(process(first), Signal::KILL).unwrap();
+    // It is gone once it can be reaped, which is for revive to find out.
+    while !postgres.revive().unwrap() {
+        std::thread::yield_now();
+    }
+
+    assert_eq!(postgres.url(), url);
+    assert_eq!(noted(&url), [7]);
+    assert_ne!(postmaster(folder.path()), first);
+}

@@ -34,7 +34,7 @@ const LAY_OUT_CHUNK: usize = 10_000;
 impl CampaignStore for PostgresStore {
     async fn create_campaign(&self, campaign: NewCampaign) -> Result<Campaign, StoreError> {
         self.database
-            .run(move |conn| create_campaign_on_conn(conn, campaign))
+            .run_long_write(move |conn| create_campaign_on_conn(conn, campaign))
             .await
     }
 

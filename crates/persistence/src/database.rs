@@ -19,16 +19,25 @@ pub struct Database {
 
 /// Opens a transaction whose statements and pauses are bounded. One round trip, and `SET LOCAL`
 /// rather than a session setting, so that it holds through PgBouncer in transaction mode too.
-const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '15s'; \
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '8s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '15s'";
+
+/// As [`BEGIN`], for work that writes many rows and holds no lock others wait for.
+const BEGIN_LONG_WRITE: &str = "BEGIN; SET LOCAL statement_timeout = '60s'; \
     SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
 /// As [`BEGIN`], for work that reads many rows and holds no lock.
-const BEGIN_LONG: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+const BEGIN_LONG_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SET LOCAL statement_timeout = '120s'; SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
 impl Database {
     /// How long a caller waits for a connection before it is told that there is none.
     const CHECK_OUT_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// How long a transaction may take, its connection's check-out included.
+    const BOUND: Duration = Duration::from_secs(10);
+    /// The same for long reads and writes.
+    const LONG_BOUND: Duration = Duration::from_secs(130);
 
     /// A pool of at most `size` connections. Connects lazily: an unreachable database shows at the
     /// first use, not here.
@@ -88,10 +97,24 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_with(BEGIN, work).await
+        self.run_with(BEGIN, Self::BOUND, work).await
     }
 
-    /// As [`Database::run`], read-only, in one snapshot, with two minutes rather than 15 seconds.
+    /// As [`Database::run`], with two minutes rather than ten seconds.
+    ///
+    /// # Errors
+    /// As [`Database::run`].
+    pub async fn run_long_write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.run_with(BEGIN_LONG_WRITE, Self::LONG_BOUND, work)
+            .await
+    }
+
+    /// As [`Database::run`], read-only, in one snapshot, with two minutes rather than ten
+    /// seconds.
     ///
     /// # Errors
     /// As [`Database::run`].
@@ -100,18 +123,31 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_with(BEGIN_LONG, work).await
+        self.run_with(BEGIN_LONG_READ, Self::LONG_BOUND, work).await
     }
 
-    async fn run_with<T, F>(&self, begin: &'static str, work: F) -> Result<T, StoreError>
+    /// Runs `work` on a blocking thread, and waits no longer than `bound` for it. The server ends
+    /// long statements itself; this is for a connection on which nothing comes back at all. The
+    /// thread then waits on, and what it was doing may still be committed.
+    async fn run_with<T, F>(
+        &self,
+        begin: &'static str,
+        bound: Duration,
+        work: F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
         let database = self.clone();
-        tokio::task::spawn_blocking(move || database.run_blocking(begin, work))
-            .await
-            .unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string())))
+        let working = tokio::task::spawn_blocking(move || database.run_blocking(begin, work));
+        match tokio::time::timeout(bound, working).await {
+            Ok(done) => done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string()))),
+            Err(_) => Err(StoreError::Unavailable(format!(
+                "no answer within {} s",
+                bound.as_secs()
+            ))),
+        }
     }
 
     fn run_blocking<T, F>(&self, begin: &str, work: F) -> Result<T, StoreError>

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use callq_concurrency::{Engine, EngineError, Reservation, Reservations};
 use callq_domain::{
-    Attempt, CallProvider, Ending, Outcome, Placement, PlacementReport, PlacementRequest,
-    Providers, Return,
+    Attempt, CallProvider, Ending, EndingEffect, Outcome, Placement, PlacementReport,
+    PlacementRequest, Providers, Return,
 };
 use log::{error, info, warn};
 use tokio::sync::{Notify, oneshot};
@@ -170,11 +170,14 @@ impl Dispatcher {
         let ended = self
             .record(door, || self.engine.end_call(ending.clone()))
             .await;
-        if ended.is_some() {
-            door.tell(PlacementReport::Refused {
+        match ended {
+            Some(EndingEffect::Ended) => door.tell(PlacementReport::Refused {
                 call_id: attempt.call_id,
                 reason,
-            });
+            }),
+            // An event said otherwise before.
+            Some(_) => door.tell_unknown(),
+            None => {}
         }
     }
 

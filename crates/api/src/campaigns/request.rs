@@ -24,7 +24,7 @@ pub(crate) struct CampaignRequest {
     /// Who talks.
     agent_id: Uuid,
     /// What the campaign is for, in your words; `call` unless given.
-    next_action: Option<String>,
+    next_action: String,
     /// Whom to call, in this order, each once; 1 to 100,000.
     contact_ids: Vec<Uuid>,
     /// Local time from which calls may be made, `HH:MM` or `HH:MM:SS`.
@@ -82,8 +82,7 @@ impl CampaignRequest {
         Ok(CampaignFields {
             name: fields::required_text("name", self.name, 200)?,
             agent_id: self.agent_id.into(),
-            next_action: fields::optional_text("next_action", self.next_action, 200)?
-                .unwrap_or_else(|| "call".to_owned()),
+            next_action: fields::required_text("next_action", self.next_action, 200)?,
             first_call_time: fields::time_of_day("first_call_time", &self.first_call_time)?,
             last_call_time: fields::time_of_day("last_call_time", &self.last_call_time)?,
             start_date,

@@ -326,9 +326,9 @@ async fn a_key_that_is_running_is_409_and_one_reused_is_422() {
 }
 
 #[actix_web::test]
-async fn a_key_of_256_characters_or_with_a_space_is_400() {
+async fn a_key_of_256_characters_or_none_is_400() {
     let world = World::new();
-    for key in ["x".repeat(256), "a b".into(), String::new()] {
+    for key in ["x".repeat(256), String::new()] {
         let refused = Initiated::Refused(Refusal::UnknownAgent);
         let answered = with_key(&world, &key, refused).await;
         assert_eq!(answered.problem(400)["field"], "Idempotency-Key");

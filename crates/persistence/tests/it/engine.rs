@@ -862,3 +862,58 @@ async fn proof_of_life_outweighs_an_older_proof_of_absence() {
         [None]
     );
 }
+
+#[tokio::test]
+async fn a_row_inserted_by_hand_has_the_priority_of_its_type_and_must_match_it() {
+    use diesel::connection::SimpleConnection;
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    let insert = |call_type: &str| {
+        format!(
+            "INSERT INTO call_queue (user_id, agent_id, phone_number, call_type) \
+             VALUES ('{user}', '{agent}', '+14155552671', '{call_type}')"
+        )
+    };
+
+    scene.sql(&insert("direct"));
+    let refused = scene
+        .connection()
+        .batch_execute(&insert("campaign"))
+        .unwrap_err();
+
+    assert_eq!(scene.count("SELECT priority FROM call_queue"), 100);
+    assert!(
+        refused
+            .to_string()
+            .contains("call_queue_campaign_matches_type"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn an_event_of_another_execution_changes_nothing() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    let attempt = scene.started_call(user, agent).await.request.attempt;
+    scene.place(attempt).await;
+
+    let told = ProgressBatch {
+        events: vec![event(attempt.call_id, ReportedStatus::Ringing)],
+        ..ProgressBatch::default()
+    };
+    let effect = scene
+        .store
+        .record_progress(scene.server, &told)
+        .await
+        .unwrap()
+        .events[0];
+    let end_of_another = end(&scene, scene.server, vec![ending(attempt.call_id, None)]).await;
+
+    assert_eq!(
+        (effect, end_of_another[0]),
+        (EndingEffect::Ignored, EndingEffect::Ignored)
+    );
+    assert_eq!(scene.count("SELECT active FROM system_state"), 1);
+}
