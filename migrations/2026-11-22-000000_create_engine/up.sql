@@ -1,4 +1,5 @@
 -- What the engine needs: counters kept on rows, lanes filed by turn, calls that hold a slot, history.
+-- One migration, though a long one: the engine goes up and comes down whole.
 --
 -- Every function that reads or changes counters locks the system row first, in a statement of its
 -- own (lock_engine), and looks afterwards: under READ COMMITTED each statement of a VOLATILE

@@ -23,7 +23,7 @@ pub(crate) struct BadUsage(String);
 
 impl BadUsage {
     fn of<E: Display>(argument: &str) -> impl FnOnce(E) -> Self {
-        move |error| Self(format!("{argument} {error:#}"))
+        move |error| Self(format!("{argument}: {error:#}"))
     }
 }
 

@@ -26,6 +26,7 @@ mod campaigns;
 mod cursor;
 mod database;
 mod directory;
+mod door;
 mod engine;
 mod functions;
 pub mod migrations;

@@ -1,0 +1,225 @@
+//! Batches: sent again, after a pause, with nothing to do.
+
+use std::time::Duration;
+
+use callq_domain::{Admission, EngineStore, Outcome, ProgressBatch, SlotBatch, Target};
+
+use crate::scene::{Scene, direct_call, phone_number};
+
+#[tokio::test]
+async fn the_same_batch_sent_again_after_a_lost_answer_decides_nothing_anew() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.limit(user, 1).await;
+    let calls: Vec<_> = (0..2)
+        .map(|n| {
+            direct_call(
+                user,
+                agent,
+                Target::Number(phone_number(n).parse().unwrap()),
+            )
+        })
+        .collect();
+    let batch = SlotBatch {
+        admissions: calls,
+        ..SlotBatch::default()
+    };
+
+    let first = scene.store.settle(scene.server, &batch).await.unwrap();
+    let again = scene.store.settle(scene.server, &batch).await.unwrap();
+
+    let (Admission::Started(one), Admission::Started(other)) =
+        (&first.admissions[0], &again.admissions[0])
+    else {
+        panic!("{first:?}\n{again:?}");
+    };
+    assert_eq!(one.request.attempt, other.request.attempt);
+    let (Admission::Queued(one), Admission::Queued(other)) =
+        (&first.admissions[1], &again.admissions[1])
+    else {
+        panic!("{first:?}\n{again:?}");
+    };
+    assert_eq!(
+        (one.item_id, one.place.position),
+        (other.item_id, other.place.position)
+    );
+    assert_eq!(scene.count("SELECT count(*) FROM call_queue"), 2);
+    scene.assert_counters_equal_rows().await;
+}
+
+#[tokio::test]
+async fn an_admission_whose_caller_was_told_no_is_cancelled_if_it_was_kept() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.limit(user, 1).await;
+    let started = scene.started_call(user, agent).await.item_id;
+    let waiting = scene.waiting_call(user, agent).await;
+    let never_kept = callq_domain::QueueItemId::new();
+
+    let batch = SlotBatch {
+        disowned: vec![started, waiting, never_kept],
+        reserve: 5,
+        ..SlotBatch::default()
+    };
+    let outcome = scene.store.settle(scene.server, &batch).await.unwrap();
+
+    assert_eq!(outcome.reserved.len(), 0);
+    assert_eq!(
+        scene.count("SELECT count(*) FROM call_queue_history WHERE status = 'cancelled'"),
+        2
+    );
+    assert_eq!(scene.count("SELECT count(*) FROM active_calls"), 0);
+    scene.assert_counters_equal_rows().await;
+}
+
+#[tokio::test]
+async fn an_idle_engine_has_no_timer_and_one_with_something_to_come_has() {
+    let scene = Scene::new().await;
+    let look = || async {
+        scene
+            .store
+            .settle(scene.server, &SlotBatch::default())
+            .await
+            .unwrap()
+    };
+    assert_eq!(look().await.next_timer, None);
+
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    let mut later = direct_call(
+        user,
+        agent,
+        Target::Number(phone_number(1).parse().unwrap()),
+    );
+    later.scheduled_for = Some(chrono::Utc::now() + chrono::Duration::hours(1));
+    scene.admit(later).await;
+
+    let timer = look().await.next_timer.unwrap();
+    assert!(
+        timer > Duration::from_secs(3_590) && timer <= Duration::from_secs(3_600),
+        "{timer:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_resent_call_that_is_reserved_by_the_same_batch_is_given_out_once() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.sql("UPDATE system_state SET dispatch_paused = true");
+    let number = Target::Number(phone_number(1).parse().unwrap());
+    let batch = SlotBatch {
+        admissions: vec![direct_call(user, agent, number)],
+        reserve: 5,
+        ..SlotBatch::default()
+    };
+    assert!(matches!(
+        scene
+            .store
+            .settle(scene.server, &batch)
+            .await
+            .unwrap()
+            .admissions[0],
+        Admission::Queued(_)
+    ));
+    scene.sql("UPDATE system_state SET dispatch_paused = false");
+
+    let resent = SlotBatch {
+        resent: true,
+        ..batch
+    };
+    let outcome = scene.store.settle(scene.server, &resent).await.unwrap();
+
+    let Admission::Started(call) = &outcome.admissions[0] else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(outcome.reserved.len(), 0, "it is its caller's to place");
+    let twice = ProgressBatch {
+        dialing: vec![call.request.attempt; 2],
+        ..ProgressBatch::default()
+    };
+    let leave = scene
+        .store
+        .record_progress(scene.server, &twice)
+        .await
+        .unwrap()
+        .dialing;
+    assert_eq!(leave, [true, false]);
+}
+
+#[tokio::test]
+async fn a_resent_call_that_is_over_is_not_admitted_again() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    let number = Target::Number(phone_number(1).parse().unwrap());
+    let batch = SlotBatch {
+        admissions: vec![direct_call(user, agent, number)],
+        ..SlotBatch::default()
+    };
+    let first = scene.store.settle(scene.server, &batch).await.unwrap();
+    let Admission::Started(call) = &first.admissions[0] else {
+        panic!("{first:?}");
+    };
+    scene
+        .end(call.request.attempt.call_id, Outcome::Completed)
+        .await;
+
+    let resent = SlotBatch {
+        resent: true,
+        ..batch
+    };
+    let again = scene.store.settle(scene.server, &resent).await.unwrap();
+
+    assert!(matches!(
+        again.admissions[0],
+        Admission::Repeated(callq_domain::Repeat::Unanswered(item)) if item == call.item_id
+    ));
+    assert_eq!(scene.count("SELECT count(*) FROM call_queue"), 0);
+}
+
+#[tokio::test]
+async fn nothing_starts_while_calls_that_should_have_expired_are_left() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.sql("UPDATE system_state SET dispatch_paused = true");
+    let calls: Vec<_> = (0..1_500)
+        .map(|_| {
+            let mut call = direct_call(
+                user,
+                agent,
+                Target::Number(phone_number(1).parse().unwrap()),
+            );
+            call.expires_in = Some(Duration::from_secs(60));
+            call
+        })
+        .collect();
+    let batch = SlotBatch {
+        admissions: calls,
+        ..SlotBatch::default()
+    };
+    scene.store.settle(scene.server, &batch).await.unwrap();
+    // The server was down for an hour.
+    scene.sql("UPDATE call_queue SET expires_at = expires_at - interval '1 hour'; UPDATE system_state SET dispatch_paused = false");
+
+    let look = SlotBatch {
+        reserve: 5,
+        ..SlotBatch::default()
+    };
+    let first = scene.store.settle(scene.server, &look).await.unwrap();
+    let second = scene.dispatch(5).await;
+
+    assert_eq!(
+        (first.reserved.len(), first.next_timer),
+        (0, Some(Duration::ZERO))
+    );
+    assert_eq!(second.len(), 0);
+    assert_eq!(
+        scene.count("SELECT count(*) FROM call_queue_history WHERE status = 'expired'"),
+        1_500
+    );
+    scene.assert_counters_equal_rows().await;
+}
