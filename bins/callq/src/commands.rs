@@ -56,12 +56,12 @@ pub(crate) async fn migrate(config: &Config, options: &Migrate) -> anyhow::Resul
             .iter()
             .map(|(name, state)| json!({"migration": name, "state": state}))
             .collect();
-        println!("{}", json!(records));
+        say!("{}", json!(records));
     } else if lines.is_empty() {
-        println!("nothing to do");
+        say!("nothing to do");
     } else {
         for (name, state) in lines {
-            println!("{state:<9} {name}");
+            say!("{state:<9} {name}");
         }
     }
     db.close().await?;
@@ -108,21 +108,21 @@ pub(crate) async fn create_user(config: &Config, options: &UserCreate) -> anyhow
     let token_id = token.id;
     let user = db.store(config)?.create_user(user, token).await?;
     if options.json {
-        println!(
+        say!(
             "{}",
             json!({"id": user.id.as_uuid(), "email": user.email.as_str(), "role": user.role.as_str(),
                 "concurrent_calls_limit": user.concurrent_calls_limit.get(), "token": secret,
                 "token_id": token_id.as_uuid()})
         );
     } else {
-        println!(
+        say!(
             "id     {}\nemail  {}\nrole   {}\nlimit  {} calls at once\ntoken  {secret}\n",
             user.id,
             user.email,
             user.role.as_str(),
             user.concurrent_calls_limit
         );
-        println!("The token is shown only this once. Send it as: Authorization: Bearer {secret}");
+        say!("The token is shown only this once. Send it as: Authorization: Bearer {secret}");
     }
     db.close().await?;
     Ok(ExitCode::SUCCESS)
@@ -156,7 +156,7 @@ pub(crate) async fn create_token(
     let (id, expires_at) = (token.id, token.expires_at);
     store.create_token(token).await?;
     if options.json {
-        println!(
+        say!(
             "{}",
             json!({"id": id.as_uuid(), "email": email.as_str(), "token": secret, "expires_at": expires_at})
         );
@@ -165,7 +165,7 @@ pub(crate) async fn create_token(
             || "until revoked".to_owned(),
             |at| format!("until {}", at.to_rfc3339()),
         );
-        println!(
+        say!(
             "id     {id}\nemail  {email}\ntoken  {secret}\ngood   {until}\n\nThe token is shown only this once."
         );
     }
@@ -186,8 +186,8 @@ pub(crate) async fn revoke_token(
     let revoked = db.store(config)?.revoke_token(id).await;
     db.close().await?;
     match revoked {
-        Ok(()) if options.json => println!("{}", json!({"id": id.as_uuid(), "revoked": true})),
-        Ok(()) => println!("revoked {id}"),
+        Ok(()) if options.json => say!("{}", json!({"id": id.as_uuid(), "revoked": true})),
+        Ok(()) => say!("revoked {id}"),
         Err(StoreError::NotFound) => bail!("no token in force has the id {id}"),
         Err(error) => return Err(error.into()),
     }
@@ -201,10 +201,10 @@ pub(crate) fn check_config(config: &Config, as_json: bool) -> anyhow::Result<Exi
             .into_iter()
             .map(|(name, value)| (name.to_owned(), json!(value)))
             .collect();
-        println!("{}", json!(record));
+        say!("{}", json!(record));
     } else {
         for (name, value) in settings {
-            println!("{name}={value}");
+            say!("{name}={value}");
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -220,14 +220,17 @@ pub(crate) async fn audit(config: &Config, options: &Audit) -> anyhow::Result<Ex
             .iter()
             .map(|d| json!({"counter": d.counter, "subject": d.subject, "kept": d.kept, "counted": d.counted}))
             .collect();
-        println!("{}", json!(records));
+        say!("{}", json!(records));
     } else if differences.is_empty() {
-        println!("every counter equals its rows");
+        say!("every counter equals its rows");
     } else {
         for d in &differences {
-            println!(
+            say!(
                 "{} {}: kept {}, counted {}",
-                d.counter, d.subject, d.kept, d.counted
+                d.counter,
+                d.subject,
+                d.kept,
+                d.counted
             );
         }
     }

@@ -1,5 +1,13 @@
 //! The callq server and its command line: a wiring diagram and little else.
 
+/// Prints a line. A reader that has gone away, such as `head`, is no reason to fail.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
 mod cli;
 mod commands;
 mod config;

@@ -179,7 +179,7 @@ fn announce(config: &Config, address: &str) {
         Some(_) => "the database of DATABASE_URL".to_owned(),
         None => config.data_dir.display().to_string(),
     };
-    println!(
+    say!(
         "\ncallq is serving on {address}\n\n\
          Try, in another terminal of this folder:\n\n  \
          # a user and its token\n  \
