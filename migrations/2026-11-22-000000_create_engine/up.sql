@@ -336,6 +336,7 @@ CREATE TABLE idempotency_keys (
     CHECK ((status IS NULL) = (body IS NULL))
 );
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
+CREATE INDEX idempotency_keys_unanswered ON idempotency_keys (item_id) WHERE body IS NULL;
 
 -- Dead rows at the left edge of a hot index cost every reader: vacuum small and often.
 ALTER TABLE call_queue SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
@@ -882,7 +883,8 @@ BEGIN
     ) q;
     IF v_items IS NOT NULL THEN
         PERFORM withdraw_items(v_items, 'expired', 'did not start before its expiry', p_server, p_now);
-        v_all_expired := cardinality(v_items) < 1000;
+        v_all_expired := NOT EXISTS (
+            SELECT FROM call_queue WHERE status = 'queued' AND expires_at IS NOT NULL AND expires_at <= p_now);
     END IF;
 
     SELECT array_agg(id) INTO v_items FROM (

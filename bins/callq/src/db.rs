@@ -155,7 +155,8 @@ impl Db {
                 match looked {
                     Ok(Ok(true)) => {}
                     Ok(Err(cause)) => log::error!("the private cluster is down: {cause}"),
-                    Ok(Ok(false)) | Err(_) => return,
+                    Err(cause) => log::error!("the look at the private cluster failed: {cause}"),
+                    Ok(Ok(false)) => return,
                 }
             }
         });

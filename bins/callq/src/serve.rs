@@ -53,8 +53,9 @@ async fn migrate(db: &Db, options: &Serve) -> anyhow::Result<()> {
     .with_context(|| format!("the schema of {} is not ready", db.describe()))
 }
 
-/// How long answers under way may take to leave once nothing is being placed any more.
-const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long answers under way may take to leave once nothing is being placed any more. What is
+/// open after that is idle: a client that keeps its connection need not be waited for.
+const LAST_ANSWERS_SECONDS: u64 = 1;
 
 /// A running server.
 pub(crate) struct Server {
@@ -117,7 +118,7 @@ impl Server {
         let http = HttpServer::new(move || App::new().configure(callq_api::configure(api.clone())))
             .listen(listener)?
             .disable_signals()
-            .shutdown_timeout(config.shutdown_grace.as_secs())
+            .shutdown_timeout(LAST_ANSWERS_SECONDS)
             .run();
         let handle = http.handle();
         tokio::spawn(http);
@@ -135,14 +136,7 @@ impl Server {
     pub(crate) async fn stop(self, grace: std::time::Duration) {
         self.engine.stop_admitting();
         self.processor.shutdown(grace).await;
-        // What is left open is idle: a client that keeps its connection need not be waited for.
-        let last_answers = self.http.stop(true);
-        if tokio::time::timeout(LAST_ANSWERS, last_answers)
-            .await
-            .is_err()
-        {
-            self.http.stop(false).await;
-        }
+        self.http.stop(true).await;
     }
 }
 

@@ -59,6 +59,10 @@ pub(crate) async fn run(mut this: SlotLoop) {
             _ = this.closed.wait_for(|closed| *closed), if this.requests.is_empty() => return,
         }
         gather(&mut this.requests, &mut requests, this.options.max_batch);
+        if this.shared.stopping.load(Ordering::Acquire) {
+            // What waited when the stop was asked must not start behind it.
+            requests = turn_away_admissions(requests);
+        }
         let pause = this.settle(std::mem::take(&mut requests)).await;
         next_look = Instant::now() + pause;
     }
@@ -198,6 +202,20 @@ impl SlotLoop {
             Admission::Repeated(repeat) => Admitted::Repeated(repeat),
         }
     }
+}
+
+/// Refuses admissions, and leaves the rest.
+fn turn_away_admissions(requests: Vec<SlotRequest>) -> Vec<SlotRequest> {
+    let mut others = Vec::with_capacity(requests.len());
+    for request in requests {
+        match request {
+            SlotRequest::Admit(_, reply) => {
+                let _ = reply.send(Err(crate::EngineError::ShuttingDown));
+            }
+            other => others.push(other),
+        }
+    }
+    others
 }
 
 fn missing(what: &str) -> crate::EngineError {

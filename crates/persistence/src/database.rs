@@ -1,7 +1,7 @@
 //! The one door to PostgreSQL: a pooled connection and the transaction on it run together on a
 //! blocking thread, never on an actix worker.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callq_domain::StoreError;
 use diesel::connection::{CacheSize, SimpleConnection};
@@ -128,7 +128,7 @@ impl Database {
 
     /// Runs `work` on a blocking thread, and waits no longer than `bound` for it. The server ends
     /// long statements itself; this is for a connection on which nothing comes back at all. The
-    /// thread then waits on, and what it was doing may still be committed.
+    /// thread then waits on; only a commit already under way may still happen.
     async fn run_with<T, F>(
         &self,
         begin: &'static str,
@@ -140,7 +140,9 @@ impl Database {
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
         let database = self.clone();
-        let working = tokio::task::spawn_blocking(move || database.run_blocking(begin, work));
+        let deadline = Instant::now() + bound;
+        let working =
+            tokio::task::spawn_blocking(move || database.run_blocking(begin, deadline, work));
         match tokio::time::timeout(bound, working).await {
             Ok(done) => done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string()))),
             Err(_) => Err(StoreError::Unavailable(format!(
@@ -150,12 +152,24 @@ impl Database {
         }
     }
 
-    fn run_blocking<T, F>(&self, begin: &str, work: F) -> Result<T, StoreError>
+    /// Does nothing, and commits nothing, that its caller has given up on: past `deadline` it was
+    /// told that there is no answer. A `COMMIT` that was sent before may still succeed.
+    fn run_blocking<T, F>(&self, begin: &str, deadline: Instant, work: F) -> Result<T, StoreError>
     where
         F: FnOnce(&mut PgConnection) -> Result<T, Failure>,
     {
         let mut connection = self.begun(begin)?;
-        match work(&mut connection) {
+        let in_time = || {
+            if Instant::now() < deadline {
+                return Ok(());
+            }
+            let late = StoreError::Unavailable("given up before it was done".into());
+            Err(Failure::from(late))
+        };
+        let worked = in_time()
+            .and_then(|()| work(&mut connection))
+            .and_then(|value| in_time().map(|()| value));
+        match worked {
             Ok(value) => {
                 connection
                     .batch_execute("COMMIT")

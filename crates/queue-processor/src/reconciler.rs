@@ -125,7 +125,8 @@ impl Reconciler {
                     call_id: doubtful.call.id,
                     attempt: Some(doubtful.attempt.number),
                     outcome,
-                    execution_id: Some(execution_id),
+                    // Too long is too long, whatever the provider calls it.
+                    execution_id: (!too_long).then_some(execution_id),
                     reason: Some("the provider was asked".into()),
                     duration_seconds: None,
                 };

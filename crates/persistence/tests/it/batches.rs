@@ -186,7 +186,7 @@ async fn nothing_starts_while_calls_that_should_have_expired_are_left() {
     let user = scene.user().await;
     let agent = scene.agent(user).await;
     scene.sql("UPDATE system_state SET dispatch_paused = true");
-    let calls: Vec<_> = (0..1_500)
+    let mut calls: Vec<_> = (0..2_000)
         .map(|_| {
             let mut call = direct_call(
                 user,
@@ -197,6 +197,8 @@ async fn nothing_starts_while_calls_that_should_have_expired_are_left() {
             call
         })
         .collect();
+    let number = Target::Number(phone_number(2).parse().unwrap());
+    calls.push(direct_call(user, agent, number));
     let batch = SlotBatch {
         admissions: calls,
         ..SlotBatch::default()
@@ -216,10 +218,14 @@ async fn nothing_starts_while_calls_that_should_have_expired_are_left() {
         (first.reserved.len(), first.next_timer),
         (0, Some(Duration::ZERO))
     );
-    assert_eq!(second.len(), 0);
+    assert_eq!(
+        second.len(),
+        1,
+        "the one that has not expired waits no longer"
+    );
     assert_eq!(
         scene.count("SELECT count(*) FROM call_queue_history WHERE status = 'expired'"),
-        1_500
+        2_000
     );
     scene.assert_counters_equal_rows().await;
 }
