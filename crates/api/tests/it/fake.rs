@@ -15,7 +15,6 @@ pub(crate) const CAUSE: &str = "FATAL: password authentication failed for host d
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) tokens: HashMap<TokenHash, Identity>,
-    pub(crate) look_ups: u32,
     pub(crate) agents: Vec<Agent>,
     pub(crate) contacts: Vec<Contact>,
     pub(crate) campaigns: Vec<Campaign>,
@@ -73,8 +72,7 @@ pub(crate) fn page_of<T>(all: Vec<T>, page: &PageRequest) -> Result<Page<T>, Sto
 #[async_trait]
 impl AccountStore for Fake {
     async fn authenticate(&self, hash: TokenHash) -> Result<Option<Identity>, StoreError> {
-        let mut state = self.up()?;
-        state.look_ups += 1;
+        let state = self.up()?;
         Ok(state.tokens.get(&hash).copied())
     }
     async fn create_user(&self, _: NewUser, _: NewToken) -> Result<User, StoreError> {
