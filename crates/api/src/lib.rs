@@ -60,6 +60,6 @@ mod webhooks;
 pub use api::{Api, Clock, Ports};
 pub use door::Door;
 pub use fields::is_time_zone;
-pub use metrics::Metrics;
+pub use metrics::{AuditMetrics, Metrics};
 pub use routes::configure;
 pub use token::{TOKEN_PREFIX, hash_token, mint_token};

@@ -28,6 +28,25 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     admissions: Family<AdmissionLabels, Counter>,
+    audits: AuditMetrics,
+}
+
+/// What the recounts of this process found. Cheap to clone; shown on `/metrics`.
+#[derive(Clone)]
+pub struct AuditMetrics {
+    audits: Counter,
+    differences: Gauge,
+    seconds: Gauge<f64, AtomicU64>,
+}
+
+impl AuditMetrics {
+    /// Notes a recount: how many counters differed from their rows, and how long it took.
+    pub fn tell(&self, differences: usize, took: Duration) {
+        self.audits.inc();
+        self.differences
+            .set(i64::try_from(differences).unwrap_or(i64::MAX));
+        self.seconds.set(took.as_secs_f64());
+    }
 }
 
 /// A request that was answered.
@@ -88,12 +107,39 @@ impl Metrics {
             "Direct calls asked for, by answer",
             admissions.clone(),
         );
+        let audits = AuditMetrics {
+            audits: Counter::default(),
+            differences: Gauge::default(),
+            seconds: Gauge::default(),
+        };
+        registry.register(
+            "callq_audits",
+            "Recounts of every kept counter",
+            audits.audits.clone(),
+        );
+        registry.register(
+            "callq_audit_differences",
+            "Counters that differed from their rows at the last recount; anything but 0 is a defect",
+            audits.differences.clone(),
+        );
+        registry.register(
+            "callq_audit_seconds",
+            "How long the last recount took",
+            audits.seconds.clone(),
+        );
         Self {
             registry,
             requests,
             durations,
             admissions,
+            audits,
         }
+    }
+
+    /// Where to say what recounts found.
+    #[must_use]
+    pub fn audits(&self) -> AuditMetrics {
+        self.audits.clone()
     }
 
     pub(crate) fn count(&self, answered: &Answered) {

@@ -64,7 +64,7 @@ pub(crate) struct Shared {
 /// Calls that got a slot and must now be placed, in the order of their turns.
 pub type Reservations = mpsc::UnboundedReceiver<Reservation>;
 
-/// A call that got a slot and must now be placed by this server.
+/// A call that got a slot and must now be placed by this server: sent to its provider once.
 pub struct Reservation {
     /// The call.
     pub call: ReservedCall,
@@ -132,7 +132,8 @@ impl From<StoreError> for EngineError {
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
 impl Engine {
-    /// Starts an engine on `store` in the present tokio runtime. It runs until
+    /// Starts an engine on `store` in the present tokio runtime, the only one under this server's
+    /// id: two would take each other's calls for lost. It runs until
     /// [`Engine::close`], and gives out what it reserves through the second value.
     #[must_use]
     pub fn spawn(
@@ -170,6 +171,8 @@ impl Engine {
             closed: shared.closed.subscribe(),
             shared: Arc::clone(&shared),
             disowned: Vec::new(),
+            answered: 0,
+            lost: false,
         }));
         // Nobody else holds the lock yet.
         if let Ok(mut tasks) = shared.tasks.try_lock() {
@@ -245,15 +248,6 @@ impl Engine {
     /// [`EngineError`]; safe to repeat.
     pub async fn return_call(&self, back: Return) -> Result<Option<Queued>, EngineError> {
         self.slot(|reply| SlotRequest::Return(back, reply)).await
-    }
-
-    /// Asks leave to send an attempt. Only after `true`, and only once, may it be sent.
-    ///
-    /// # Errors
-    /// [`EngineError`]; whether it was marked is then unknown, so it must not be sent.
-    pub async fn mark_dialing(&self, attempt: Attempt) -> Result<bool, EngineError> {
-        self.progress(|reply| ProgressRequest::Dialing(attempt, reply))
-            .await
     }
 
     /// Notes that the provider took an attempt. `false` if that was known already.

@@ -89,7 +89,7 @@ impl EngineStore for FakeStore {
             answer?;
         }
         Ok(ProgressOutcome {
-            dialing: vec![true; batch.dialing.len()],
+            placed: vec![true; batch.placed.len()],
             ..ProgressOutcome::default()
         })
     }
@@ -460,19 +460,31 @@ async fn a_call_that_starts_at_the_door_is_given_out_and_its_caller_told_what_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_that_may_have_failed_is_not_asked_for_again() {
-    let store = FakeStore::new(echo);
-    store
-        .answers
-        .lock()
-        .expect("no panic while held")
-        .push_back(Err(StoreError::Unavailable("gone".into())));
-    let (engine, _reservations) = spawn(&store, |_| {});
-    let attempt = reserved().request.attempt;
+async fn after_a_lost_answer_the_store_is_told_which_settlement_was_the_last_answered() {
+    let mut number = 0;
+    let store = FakeStore::new(move |batch| {
+        number += 1;
+        if number == 2 {
+            return Err(StoreError::Unavailable("gone".into()));
+        }
+        Ok(SlotOutcome {
+            number,
+            ..echo(batch)?
+        })
+    });
+    let (engine, _reservations) = spawn(&store, |options| options.patience = Duration::ZERO);
+    settle_down().await;
 
-    assert!(matches!(
-        engine.mark_dialing(attempt).await,
-        Err(EngineError::Unavailable(_))
-    ));
-    assert_eq!(engine.mark_dialing(attempt).await, Ok(true));
+    let lost = engine.initiate(call(0)).await;
+    let _ = engine.initiate(call(1)).await;
+    let _ = engine.initiate(call(2)).await;
+
+    assert!(matches!(lost, Err(EngineError::Unavailable(_))), "{lost:?}");
+    let said: Vec<_> = store
+        .batches()
+        .iter()
+        .filter(|batch| !batch.admissions.is_empty())
+        .map(|batch| (batch.answered, batch.disowned.len()))
+        .collect();
+    assert_eq!(said, [(None, 0), (Some(1), 1), (None, 0)]);
 }

@@ -9,21 +9,22 @@
 //! # Using it from another service
 //!
 //! Implement [`callq_domain::EngineStore`] (or take `callq_persistence::PostgresStore`), spawn the
-//! engine, and place what comes out of its reservations:
+//! engine, and place what comes out of its reservations. The store lets nothing start for a server
+//! that has not proved its life lately (`OwnershipStore::renew_lease`); the queue processor does so:
 //!
 //! ```no_run
 //! # use std::sync::Arc;
-//! # use callq_domain::{EngineStore, PlacementReport, ServerId};
+//! # use callq_domain::{EngineStore, ExecutionId, ServerId};
+//! # fn execution_id() -> ExecutionId { ExecutionId::new("the provider's name for it").expect("an id") }
 //! # async fn example(store: Arc<dyn EngineStore>) {
 //! use callq_concurrency::{Engine, EngineOptions};
 //!
 //! let (engine, mut reservations) = Engine::spawn(store, ServerId::new(), EngineOptions::default());
 //! while let Some(reservation) = reservations.recv().await {
-//!     // Mark it, place it, record what became of it; dropping it gives its place to the next.
+//!     // Place it, once, and record what became of it; dropping it gives its place to the next.
 //!     let attempt = reservation.call.request.attempt;
-//!     if engine.mark_dialing(attempt).await == Ok(true) {
-//!         // … ask the provider …
-//!     }
+//!     // … ask the provider …
+//!     engine.record_placed(attempt, execution_id()).await.ok();
 //! }
 //! # }
 //! ```

@@ -1,7 +1,6 @@
-//! The loop for what moves no slot: marks, placements, unknown answers, events, kept answers.
+//! The loop for what moves no slot: placements, unknown answers, events, kept answers.
 //!
-//! It has its own transaction beside the slots' one, so that a call about to be dialled does not
-//! wait for the next settlement.
+//! It has its own transaction beside the slots' one, so that none of it waits for the engine's lock.
 
 use std::sync::Arc;
 
@@ -17,7 +16,6 @@ use crate::engine::{EngineOptions, Reply};
 
 /// Something to note about a call that holds a slot, and where its result goes.
 pub(crate) enum ProgressRequest {
-    Dialing(Attempt, Reply<bool>),
     Placed(Attempt, ExecutionId, Reply<bool>),
     Unknown(Attempt, String, Reply<bool>),
     Event(Box<StatusEvent>, Reply<EndingEffect>),
@@ -70,7 +68,6 @@ async fn try_record(
     let mut batch = ProgressBatch::default();
     for request in requests {
         match request {
-            ProgressRequest::Dialing(attempt, _) => batch.dialing.push(*attempt),
             ProgressRequest::Placed(attempt, id, _) => batch.placed.push((*attempt, id.clone())),
             ProgressRequest::Unknown(attempt, why, _) => {
                 batch.unknown.push((*attempt, why.clone()))
@@ -78,11 +75,6 @@ async fn try_record(
             ProgressRequest::Event(event, _) => batch.events.push((**event).clone()),
             ProgressRequest::Answer(answer, _) => batch.answers.push(answer.clone()),
         }
-    }
-    // A mark is asked for once: a repeat after a lost commit would find it made and say no, and
-    // the call would hang as `dialing` until it is looked up. Saying so at once is better.
-    if !batch.dialing.is_empty() {
-        return store.record_progress(server, &batch).await;
     }
     settle_patiently(options.patience, "recording progress", |_resent| {
         store.record_progress(server, &batch)
@@ -92,15 +84,11 @@ async fn try_record(
 
 fn conclude(requests: Vec<ProgressRequest>, outcome: ProgressOutcome) {
     let missing = || EngineError::Internal("the store left out a result".into());
-    let mut dialing = outcome.dialing.into_iter();
     let mut placed = outcome.placed.into_iter();
     let mut unknown = outcome.unknown.into_iter();
     let mut events = outcome.events.into_iter();
     for request in requests {
         match request {
-            ProgressRequest::Dialing(_, reply) => {
-                drop(reply.send(dialing.next().ok_or_else(missing)));
-            }
             ProgressRequest::Placed(_, _, reply) => {
                 drop(reply.send(placed.next().ok_or_else(missing)));
             }
@@ -122,9 +110,9 @@ fn refuse(requests: Vec<ProgressRequest>, error: &StoreError) {
     let error = || EngineError::from(error.clone());
     for request in requests {
         match request {
-            ProgressRequest::Dialing(_, reply)
-            | ProgressRequest::Placed(_, _, reply)
-            | ProgressRequest::Unknown(_, _, reply) => drop(reply.send(Err(error()))),
+            ProgressRequest::Placed(_, _, reply) | ProgressRequest::Unknown(_, _, reply) => {
+                drop(reply.send(Err(error())))
+            }
             ProgressRequest::Event(_, reply) => drop(reply.send(Err(error()))),
             ProgressRequest::Answer(_, reply) => drop(reply.send(Err(error()))),
         }

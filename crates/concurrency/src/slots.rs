@@ -43,6 +43,10 @@ pub(crate) struct SlotLoop {
     pub shared: Arc<Shared>,
     /// Admissions refused because the database did not answer. A commit may have kept them.
     pub disowned: Vec<QueueItemId>,
+    /// The number of the last settlement that was answered.
+    pub answered: u64,
+    /// Whether one was sent since then that was not.
+    pub lost: bool,
 }
 
 pub(crate) async fn run(mut this: SlotLoop) {
@@ -58,7 +62,16 @@ pub(crate) async fn run(mut this: SlotLoop) {
             () = tokio::time::sleep_until(next_look) => {}
             _ = this.closed.wait_for(|closed| *closed), if this.requests.is_empty() => return,
         }
-        gather(&mut this.requests, &mut requests, this.options.max_batch);
+        // Calls that end together are reported together: as long as more comes while others run,
+        // it is waited for, which costs an idle engine nothing.
+        loop {
+            let gathered = requests.len();
+            gather(&mut this.requests, &mut requests, this.options.max_batch);
+            if requests.len() <= gathered.max(1) || requests.len() >= this.options.max_batch {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
         if this.shared.stopping.load(Ordering::Acquire) {
             // What waited when the stop was asked must not start behind it.
             requests = turn_away_admissions(requests);
@@ -111,6 +124,7 @@ impl SlotLoop {
     async fn try_settle(&mut self, requests: &[SlotRequest]) -> Result<SlotOutcome, StoreError> {
         let mut batch = SlotBatch {
             disowned: self.disowned.clone(),
+            answered: self.lost.then_some(self.answered),
             reserve: self.budget(),
             ..SlotBatch::default()
         };
@@ -122,16 +136,22 @@ impl SlotLoop {
             }
         }
         let settled = settle_patiently(self.options.patience, "settling a batch", |resent| {
-            let batch = SlotBatch {
-                resent,
-                ..batch.clone()
-            };
+            let mut batch = batch.clone();
+            if resent {
+                batch.answered = Some(self.answered);
+            }
             let (store, server) = (&self.store, self.server);
             async move { store.settle(server, &batch).await }
         })
         .await;
-        if settled.is_ok() {
-            self.disowned.clear();
+        match &settled {
+            Ok(outcome) => {
+                self.disowned.clear();
+                self.answered = outcome.number;
+                self.lost = false;
+            }
+            // Whatever went wrong, it may have been committed before.
+            Err(_) => self.lost = true,
         }
         settled
     }

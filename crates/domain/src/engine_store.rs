@@ -17,9 +17,10 @@ use crate::{
 /// returns free slots, waiting direct calls take them, then newcomers, then campaign calls.
 #[derive(Debug, Default, Clone)]
 pub struct SlotBatch {
-    /// Whether this batch was sent before without an answer: its admissions may then be known
-    /// already, or even be over.
-    pub resent: bool,
+    /// Set to the number of the last settlement that was answered once a later one was not. What
+    /// those took that nobody was told of goes back, and admissions may be known already, or even
+    /// be over.
+    pub answered: Option<u64>,
     /// Items of earlier admissions whose answer was lost and whose callers were told no: cancelled
     /// if they were kept after all, unless another server dials them already.
     pub disowned: Vec<QueueItemId>,
@@ -68,6 +69,8 @@ pub struct Return {
 /// What became of a [`SlotBatch`], each list in the order it was given.
 #[derive(Debug, Default, Clone)]
 pub struct SlotOutcome {
+    /// The settlement's number, which grows from one to the next of a server.
+    pub number: u64,
     /// One for each ending.
     pub endings: Vec<EndingEffect>,
     /// One for each return; none where the attempt was no longer this server's.
@@ -96,8 +99,6 @@ pub enum EndingEffect {
 /// Work that moves no slot.
 #[derive(Debug, Default, Clone)]
 pub struct ProgressBatch {
-    /// Attempts about to be sent to their provider.
-    pub dialing: Vec<Attempt>,
     /// Attempts the provider took.
     pub placed: Vec<(Attempt, ExecutionId)>,
     /// Attempts whose answer was lost, and what was seen.
@@ -122,8 +123,6 @@ pub struct KeptAnswer {
 /// What became of a [`ProgressBatch`], each list in the order it was given.
 #[derive(Debug, Default, Clone)]
 pub struct ProgressOutcome {
-    /// Whether each attempt may now be sent: it is current, this server's, and was not sent before.
-    pub dialing: Vec<bool>,
     /// Whether each placement was news. It is not when an event came first, or the call is over.
     pub placed: Vec<bool>,
     /// Whether each attempt is now unknown. It is not when an event proved it, or it is over.
@@ -141,6 +140,9 @@ pub struct ProgressOutcome {
 #[async_trait]
 pub trait EngineStore: Send + Sync {
     /// Settles a batch that moves slots. Also expires and wakes what is due.
+    ///
+    /// A call that it starts is this server's to send, once: no other authority is needed, and an
+    /// answer that is lost is not one. Nothing starts while the server's lease is over.
     async fn settle(&self, server: ServerId, batch: &SlotBatch) -> Result<SlotOutcome, StoreError>;
 
     /// Records progress that moves no slot.
@@ -164,13 +166,12 @@ pub trait OwnershipStore: Send + Sync {
     /// as on the embedded database.
     async fn retire_others(&self, server: ServerId) -> Result<u64, StoreError>;
 
-    /// Takes over the calls of servers whose lease is over. What was only reserved goes back to
-    /// its place; what was being dialled becomes `unknown`; all else changes owner. Returns the
-    /// calls that are now this server's.
+    /// Takes over the calls of servers whose lease is over: what was being dialled becomes
+    /// `unknown`, all else changes owner. Returns the calls that are now this server's.
     async fn adopt_orphans(&self, server: ServerId) -> Result<Vec<Call>, StoreError>;
 
     /// This server's calls in the status `unknown`, and those that have held a slot for longer
-    /// than `max_age`.
+    /// than `max_age`. The latter takes a look at every call that is up; `Duration::MAX` spares it.
     async fn doubtful_calls(
         &self,
         server: ServerId,
@@ -180,10 +181,6 @@ pub trait OwnershipStore: Send + Sync {
     /// Notes that a call of this server was given up for its length: however its end is reported
     /// from now on, it ends as failed with the reason `timed_out`.
     async fn mark_overdue(&self, server: ServerId, attempt: Attempt) -> Result<(), StoreError>;
-
-    /// Puts back what this server reserved long ago and never began to dial, as after a lost
-    /// connection.
-    async fn return_stale_reservations(&self, server: ServerId) -> Result<(), StoreError>;
 
     /// Housekeeping: prepares history partitions, drops idempotency keys older than a day.
     async fn maintain(&self) -> Result<(), StoreError>;

@@ -20,6 +20,7 @@ mod call_type;
 mod campaign;
 mod directory;
 mod engine_store;
+pub mod fairness;
 mod id;
 mod limits;
 pub mod model;

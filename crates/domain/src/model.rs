@@ -66,6 +66,8 @@ mod settle;
 mod state;
 
 #[cfg(test)]
+mod fairness_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod rule_tests;

@@ -33,6 +33,8 @@ pub(crate) fn render(options: &Options, socket: &SocketFolder) -> Result<String,
         // callq's statements are short; compiling them costs more than it saves.
         ("jit", "off"),
         ("timezone", "UTC"),
+        // The hot tables are to be vacuumed small and often, but are looked at only this often.
+        ("autovacuum_naptime", "10s"),
         // A client that died in a transaction must not keep its locks.
         ("idle_in_transaction_session_timeout", "60s"),
         ("log_destination", "stderr"),

@@ -225,14 +225,6 @@ fn insert_calls(
     .bind::<SqlUuid, _>(campaign)
     .bind::<Array<SqlUuid>, _>(&items)
     .bind::<Array<SqlUuid>, _>(contacts)
-    .execute(conn)?;
-    sql_query(
-        "INSERT INTO call_events (at, user_id, item_id, status) \
-         SELECT now(), $1, i.id, 'queued' FROM unnest($2) WITH ORDINALITY i (id, nth) \
-         ORDER BY i.nth",
-    )
-    .bind::<SqlUuid, _>(user)
-    .bind::<Array<SqlUuid>, _>(&items)
     .execute(conn)
     .map(drop)
 }
@@ -286,11 +278,10 @@ fn withdraw_chunk(conn: &mut PgConnection, campaign: Uuid) -> Result<bool, Failu
     let at: DateTime<Utc> = functions::lock_engine(conn)?;
     // Two halves, each the left edge of a partial index.
     let waiting: Vec<IdRow> = sql_query(
-        "(SELECT id FROM call_queue WHERE campaign_id = $1 AND status = 'queued' \
+        "(SELECT id FROM call_queue WHERE campaign_id = $1 \
              AND call_type = 'campaign' AND wakes_at IS NULL LIMIT $2) \
          UNION ALL \
-         (SELECT id FROM call_queue WHERE campaign_id = $1 AND status = 'queued' \
-             AND wakes_at IS NOT NULL LIMIT $2) \
+         (SELECT id FROM call_queue WHERE campaign_id = $1 AND wakes_at IS NOT NULL LIMIT $2) \
          LIMIT $2",
     )
     .bind::<SqlUuid, _>(campaign)
@@ -310,10 +301,10 @@ pub(crate) fn withdraw_cancelled_campaigns_chunk(conn: &mut PgConnection) -> Res
     let unfinished: Option<IdRow> = sql_query(
         "SELECT c.id FROM campaign_slots s JOIN campaigns c ON c.id = s.campaign_id \
          WHERE s.due + s.later > 0 AND c.status = 'cancelled' AND ( \
-             EXISTS (SELECT FROM call_queue q WHERE q.campaign_id = c.id AND q.status = 'queued' \
+             EXISTS (SELECT FROM call_queue q WHERE q.campaign_id = c.id \
                  AND q.call_type = 'campaign' AND q.wakes_at IS NULL) \
              OR EXISTS (SELECT FROM call_queue q WHERE q.campaign_id = c.id \
-                 AND q.status = 'queued' AND q.wakes_at IS NOT NULL)) \
+                 AND q.wakes_at IS NOT NULL)) \
          LIMIT 1",
     )
     .get_result(conn)

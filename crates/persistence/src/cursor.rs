@@ -17,12 +17,14 @@ pub(crate) enum List {
     Agents = 1,
     Contacts = 2,
     Campaigns = 3,
-    Calls = 4,
     Users = 5,
 }
 
 /// The first byte of an [`ItemCursor`].
 const ITEMS: u8 = 6;
+
+/// The first byte of a [`CallCursor`].
+const CALLS: u8 = 7;
 
 /// Which rows of a list make a page: the first `limit` with an id below `before`.
 #[derive(Debug)]
@@ -96,19 +98,12 @@ impl ItemCursor {
             1 => CallType::Campaign,
             _ => return Err(StoreError::BadCursor),
         };
-        let (micros, id) = rest.split_at(8);
-        let micros = micros.try_into().map(i64::from_be_bytes);
-        match (
-            micros.map(DateTime::from_timestamp_micros),
-            Uuid::from_slice(id),
-        ) {
-            (Ok(Some(due_at)), Ok(id)) => Ok(Self {
-                call_type,
-                due_at,
-                id,
-            }),
-            _ => Err(StoreError::BadCursor),
-        }
+        let (due_at, id) = decode_place(&rest)?;
+        Ok(Self {
+            call_type,
+            due_at,
+            id,
+        })
     }
 
     /// The cursor as a client is given it.
@@ -119,6 +114,56 @@ impl ItemCursor {
         };
         let micros = self.due_at.timestamp_micros().to_be_bytes();
         encode(&[&[ITEMS, call_type], &micros, self.id.as_bytes()])
+    }
+}
+
+/// The last call of a page: calls that are up come first, each part in the descending order of `at`
+/// and `id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CallCursor {
+    pub(crate) is_over: bool,
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) id: Uuid,
+}
+
+impl CallCursor {
+    /// Reads a client's cursor.
+    ///
+    /// # Errors
+    /// [`StoreError::BadCursor`] if this server did not make it.
+    pub(crate) fn read(text: &str) -> Result<Self, StoreError> {
+        let Some([CALLS, is_over @ 0..=1, rest @ ..]) = decode::<26>(text) else {
+            return Err(StoreError::BadCursor);
+        };
+        let (at, id) = decode_place(&rest)?;
+        Ok(Self {
+            is_over: is_over == 1,
+            at,
+            id,
+        })
+    }
+
+    /// The cursor as a client is given it.
+    pub(crate) fn write(self) -> String {
+        let micros = self.at.timestamp_micros().to_be_bytes();
+        encode(&[
+            &[CALLS, u8::from(self.is_over)],
+            &micros,
+            self.id.as_bytes(),
+        ])
+    }
+}
+
+/// A time and an id, as [`ItemCursor`] and [`CallCursor`] end.
+fn decode_place(bytes: &[u8; 24]) -> Result<(DateTime<Utc>, Uuid), StoreError> {
+    let (micros, id) = bytes.split_at(8);
+    let micros = micros.try_into().map(i64::from_be_bytes);
+    match (
+        micros.map(DateTime::from_timestamp_micros),
+        Uuid::from_slice(id),
+    ) {
+        (Ok(Some(at)), Ok(id)) => Ok((at, id)),
+        _ => Err(StoreError::BadCursor),
     }
 }
 

@@ -100,6 +100,36 @@ impl Database {
         self.run_with(BEGIN, Self::BOUND, work).await
     }
 
+    /// Runs `work`, one statement or a few that each commit by themselves, outside any transaction
+    /// of ours.
+    ///
+    /// # Errors
+    /// What `work` answers; [`StoreError::Unavailable`] if the database cannot be reached or does
+    /// not answer, in which case any of it may have happened.
+    pub async fn run_statement<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        let database = self.clone();
+        let deadline = Instant::now() + Self::BOUND;
+        bounded(Self::BOUND, move || {
+            let mut connection = database.checked_out()?;
+            if Instant::now() >= deadline {
+                // Its caller was told that there is no answer, and may have sent it again.
+                return Err(StoreError::Unavailable(
+                    "given up before it was sent".into(),
+                ));
+            }
+            let worked = work(&mut connection);
+            if matches!(worked, Err(Failure(StoreError::Unavailable(_)))) {
+                discard(connection);
+            }
+            worked.map_err(|failure| failure.0)
+        })
+        .await
+    }
+
     /// As [`Database::run`], with two minutes rather than ten seconds.
     ///
     /// # Errors
@@ -126,9 +156,6 @@ impl Database {
         self.run_with(BEGIN_LONG_READ, Self::LONG_BOUND, work).await
     }
 
-    /// Runs `work` on a blocking thread, and waits no longer than `bound` for it. The server ends
-    /// long statements itself; this is for a connection on which nothing comes back at all. The
-    /// thread then waits on; only a commit already under way may still happen.
     async fn run_with<T, F>(
         &self,
         begin: &'static str,
@@ -141,15 +168,7 @@ impl Database {
     {
         let database = self.clone();
         let deadline = Instant::now() + bound;
-        let working =
-            tokio::task::spawn_blocking(move || database.run_blocking(begin, deadline, work));
-        match tokio::time::timeout(bound, working).await {
-            Ok(done) => done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string()))),
-            Err(_) => Err(StoreError::Unavailable(format!(
-                "no answer within {} s",
-                bound.as_secs()
-            ))),
-        }
+        bounded(bound, move || database.run_blocking(begin, deadline, work)).await
     }
 
     /// Does nothing, and commits nothing, that its caller has given up on: past `deadline` it was
@@ -192,10 +211,7 @@ impl Database {
         begin: &str,
     ) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
         for _ in 0..=self.pool.max_size() {
-            let mut connection = self
-                .pool
-                .get()
-                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            let mut connection = self.checked_out()?;
             match connection.batch_execute(begin) {
                 Ok(()) => return Ok(connection),
                 Err(error) => {
@@ -207,11 +223,33 @@ impl Database {
         Err(StoreError::Unavailable("every connection is broken".into()))
     }
 
+    fn checked_out(&self) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
+        self.pool
+            .get()
+            .map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
     /// Connections now open, and those of them not in use.
     #[must_use]
     pub fn connections(&self) -> (u32, u32) {
         let state = self.pool.state();
         (state.connections, state.idle_connections)
+    }
+}
+
+/// Runs `work` on a blocking thread, and waits no longer than `bound` for it. The server ends long
+/// statements itself; this is for a connection on which nothing comes back at all. The thread then
+/// waits on; only a commit already under way may still happen.
+async fn bounded<T: Send + 'static>(
+    bound: Duration,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(bound, tokio::task::spawn_blocking(work)).await {
+        Ok(done) => done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string()))),
+        Err(_) => Err(StoreError::Unavailable(format!(
+            "no answer within {} s",
+            bound.as_secs()
+        ))),
     }
 }
 
@@ -320,7 +358,7 @@ fn classify(error: &DieselError) -> StoreError {
 
 /// Diesel does not hand on the SQLSTATE, so faults are told by PostgreSQL's message texts.
 fn is_passing(message: &str) -> bool {
-    const SIGNS: [&str; 13] = [
+    const SIGNS: [&str; 15] = [
         "terminating connection",
         "shutting down",
         "starting up",
@@ -328,6 +366,9 @@ fn is_passing(message: &str) -> bool {
         "deadlock detected",
         "statement timeout",
         "lock timeout",
+        "the lease of server",
+        // Somebody changes a waiting call by hand.
+        "the counters promise",
         "could not extend file",
         "No space left on device",
         "out of shared memory",

@@ -219,8 +219,8 @@ fn update_contact_on_conn(
 }
 
 fn delete_agent_on_conn(conn: &mut PgConnection, user: Uuid, id: Uuid) -> Result<(), Failure> {
-    let calls =
-        "SELECT EXISTS (SELECT FROM call_queue WHERE user_id = $1 AND agent_id = $2) AS yes";
+    let calls = "SELECT EXISTS (SELECT FROM call_queue WHERE user_id = $1 AND agent_id = $2) \
+        OR EXISTS (SELECT FROM active_calls WHERE user_id = $1 AND agent_id = $2) AS yes";
     if holds(conn, calls, user, id)? {
         return Err(conflict("calls of this agent are not over"));
     }
@@ -232,8 +232,8 @@ fn delete_agent_on_conn(conn: &mut PgConnection, user: Uuid, id: Uuid) -> Result
 }
 
 fn delete_contact_on_conn(conn: &mut PgConnection, user: Uuid, id: Uuid) -> Result<(), Failure> {
-    let calls =
-        "SELECT EXISTS (SELECT FROM call_queue WHERE user_id = $1 AND contact_id = $2) AS yes";
+    let calls = "SELECT EXISTS (SELECT FROM call_queue WHERE user_id = $1 AND contact_id = $2) \
+        OR EXISTS (SELECT FROM active_calls WHERE user_id = $1 AND contact_id = $2) AS yes";
     if holds(conn, calls, user, id)? {
         return Err(conflict("calls to this contact are not over"));
     }

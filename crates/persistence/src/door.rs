@@ -1,20 +1,19 @@
 //! The door's columns in, the domain's answers out.
 
+use std::collections::HashMap;
+
 use callq_domain::{
-    Admission, IdempotencyKey, NewDirectCall, QueuePlace, QueueReason, Queued, Refusal, Repeat,
-    SavedAnswer, SlotBatch, SlotUse, StoreError, Target,
+    Admission, IdempotencyKey, NewDirectCall, Pace, QueuePlace, QueueReason, Queued, Refusal,
+    Repeat, Return, SavedAnswer, SlotUse, Target,
 };
-use chrono::Utc;
-use diesel::sql_types::{Array, Uuid as SqlUuid};
-use diesel::{PgConnection, RunQueryDsl, sql_query};
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::Failure;
-use crate::engine::{expiry_of, impossible, pace, reserved_call};
-use crate::functions::{AdmissionColumns, AdmissionRow, IdRow, ReservedCallRow};
-use crate::queue::place_of;
+use crate::engine::{impossible, pace, reserved_call};
+use crate::functions::{AdmissionColumns, ReservedCallRow, VerdictRow};
 
-pub(crate) fn admission_columns(calls: &[&NewDirectCall]) -> AdmissionColumns {
+pub(crate) fn admission_columns(calls: &[NewDirectCall]) -> AdmissionColumns {
     let mut columns = AdmissionColumns::default();
     for call in calls {
         let (contact, number) = match &call.target {
@@ -48,53 +47,125 @@ pub(crate) fn admission_columns(calls: &[&NewDirectCall]) -> AdmissionColumns {
     columns
 }
 
-/// Admissions of a batch sent again whose items have ended since it was first sent.
-pub(crate) fn over_already(
-    conn: &mut PgConnection,
-    batch: &SlotBatch,
-) -> Result<Vec<Uuid>, Failure> {
-    if !batch.resent || batch.admissions.is_empty() {
-        return Ok(Vec::new());
+/// The domain's answers to admissions, each started call taken from those of the door.
+pub(crate) fn admissions(
+    calls: &[NewDirectCall],
+    verdicts: Vec<VerdictRow>,
+    door: Vec<ReservedCallRow>,
+) -> Result<Vec<Admission>, Failure> {
+    if verdicts.len() != calls.len() {
+        return Err(impossible("as many verdicts as it had no admissions for"));
     }
-    let items: Vec<Uuid> = batch
-        .admissions
-        .iter()
-        .map(|call| call.item_id.as_uuid())
-        .collect();
-    let rows: Vec<IdRow> = sql_query("SELECT id FROM call_queue_history WHERE id = ANY ($1)")
-        .bind::<Array<SqlUuid>, _>(items)
-        .load(conn)?;
-    Ok(rows.into_iter().map(|row| row.id).collect())
+    let mut started: HashMap<Uuid, ReservedCallRow> =
+        door.into_iter().map(|row| (row.0, row)).collect();
+    let verdicts = verdicts.into_iter();
+    verdicts
+        .map(|row| admission(Verdict::read(row)?, &mut started))
+        .collect()
 }
 
-/// Turns a verdict into the domain's answer, taking its call out of `calls` if it started.
-pub(crate) fn admission(
-    conn: &mut PgConnection,
-    call: &NewDirectCall,
-    row: AdmissionRow,
-    calls: &mut Vec<ReservedCallRow>,
-) -> Result<Admission, Failure> {
-    let mut take = |item: Uuid| {
-        let index = calls.iter().position(|reserved| reserved.item_id == item)?;
-        Some(calls.remove(index))
-    };
-    let numbers = || -> Result<SlotUse, Failure> {
-        Ok(SlotUse {
-            limit: counted(row.limit)?,
-            active: counted(row.number)?,
+/// The domain's answers to returns.
+pub(crate) fn returned(
+    returns: &[Return],
+    rows: Vec<VerdictRow>,
+) -> Result<Vec<Option<Queued>>, Failure> {
+    let rows = returns.iter().zip(rows);
+    rows.map(|(back, row)| {
+        let row = Verdict::read(row)?;
+        row.item
+            .map(|_| row.queued(QueueReason::Provider(back.reason.clone())))
+            .transpose()
+    })
+    .collect()
+}
+
+/// A [`VerdictRow`] with names.
+struct Verdict {
+    verdict: String,
+    item: Option<Uuid>,
+    number: Option<i64>,
+    limit: Option<i64>,
+    ahead: Option<i64>,
+    total: Option<i64>,
+    pace: Pace,
+    wakes_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
+    saved_body: Option<String>,
+}
+
+impl Verdict {
+    fn read(row: VerdictRow) -> Result<Self, Failure> {
+        let (
+            _,
+            verdict,
+            item,
+            number,
+            limit,
+            ahead,
+            total,
+            slots,
+            samples,
+            mean,
+            wakes,
+            expires,
+            body,
+        ) = row;
+        Ok(Self {
+            verdict: verdict.unwrap_or_default(),
+            item,
+            number,
+            limit,
+            ahead,
+            total,
+            pace: pace(slots, samples, mean),
+            wakes_at: wakes,
+            expires_at: expires,
+            saved_body: body,
         })
-    };
+    }
+
+    fn item(&self) -> Result<Uuid, Failure> {
+        self.item.ok_or_else(|| impossible("a verdict on no item"))
+    }
+
+    fn slot_use(&self) -> Result<SlotUse, Failure> {
+        Ok(SlotUse {
+            limit: counted(self.limit)?,
+            active: counted(self.number)?,
+        })
+    }
+
+    fn ahead(&self) -> Result<u64, Failure> {
+        counted(self.ahead).map(u64::from)
+    }
+
+    fn queued(&self, reason: QueueReason) -> Result<Queued, Failure> {
+        Ok(Queued {
+            item_id: self.item()?.into(),
+            reason,
+            place: QueuePlace {
+                position: self.ahead()? + 1,
+                total_in_queue: u64::from(counted(self.total)?),
+                pace: self.pace,
+            },
+            expires_at: self.expires_at,
+        })
+    }
+}
+
+/// Turns a verdict into the domain's answer, taking its call out of `started` if it has one.
+fn admission(
+    row: Verdict,
+    started: &mut HashMap<Uuid, ReservedCallRow>,
+) -> Result<Admission, Failure> {
     let reason = match row.verdict.as_str() {
-        "started" => {
-            let reserved =
-                take(row.item_id).ok_or_else(|| impossible("a started call has no slot"))?;
+        // The latter is the same admission once more, after a lost answer: it stands.
+        "started" | "started_before" => {
+            let reserved = started
+                .remove(&row.item()?)
+                .ok_or_else(|| impossible("a started call has no slot"))?;
             return Ok(Admission::Started(Box::new(reserved_call(reserved)?)));
         }
-        // The same admission once more, after a lost answer: it stands as it was decided.
-        "again" => match take(row.item_id) {
-            Some(reserved) => return Ok(Admission::Started(Box::new(reserved_call(reserved)?))),
-            None => return Ok(Admission::Queued(queued_before(conn, call, row.item_id)?)),
-        },
         "unknown_user" => return Ok(Admission::Refused(Refusal::UnknownUser)),
         "unknown_agent" => return Ok(Admission::Refused(Refusal::UnknownAgent)),
         "unknown_contact" => return Ok(Admission::Refused(Refusal::UnknownContact)),
@@ -104,7 +175,7 @@ pub(crate) fn admission(
         }
         "mismatch" => return Ok(Admission::Repeated(Repeat::Mismatch)),
         "in_progress" => return Ok(Admission::Repeated(Repeat::InProgress)),
-        "unanswered" => return Ok(Admission::Repeated(Repeat::Unanswered(row.item_id.into()))),
+        "unanswered" => return Ok(Admission::Repeated(Repeat::Unanswered(row.item()?.into()))),
         "answered" => {
             let body = row
                 .saved_body
@@ -118,56 +189,26 @@ pub(crate) fn admission(
                 body,
             })));
         }
-        "user_limit" => QueueReason::UserLimit(numbers()?),
-        "system_limit" => QueueReason::SystemLimit(numbers()?),
+        "user_limit" => QueueReason::UserLimit(row.slot_use()?),
+        "system_limit" => QueueReason::SystemLimit(row.slot_use()?),
         "earlier_calls" => QueueReason::EarlierDirectCalls {
-            ahead: u64::from(counted(row.ahead)?),
+            ahead: row.ahead()?,
         },
         "scheduled" => QueueReason::Scheduled(
             row.wakes_at
                 .ok_or_else(|| impossible("a scheduled call has no time"))?,
         ),
         "paused" => QueueReason::DispatchPaused,
+        // The same admission once more, waiting as it was decided.
+        "again" => match row.wakes_at {
+            Some(at) => QueueReason::Scheduled(at),
+            None => QueueReason::EarlierDirectCalls {
+                ahead: row.ahead()?,
+            },
+        },
         other => return Err(impossible(&format!("the verdict {other:?}"))),
     };
-    // What sleeps stands behind what is due, by the time it wakes: that takes a look.
-    let place = match reason {
-        QueueReason::Scheduled(_) => place_of(conn, row.item_id)?
-            .ok_or_else(|| impossible("a scheduled call does not wait"))?,
-        _ => QueuePlace {
-            position: u64::from(counted(row.ahead)?) + 1,
-            total_in_queue: u64::from(counted(row.total)?),
-            pace: pace(row.slots, row.samples, row.mean_hold_ms),
-        },
-    };
-    Ok(Admission::Queued(Queued {
-        item_id: row.item_id.into(),
-        reason,
-        place,
-        expires_at: row.expires_at,
-    }))
-}
-
-fn queued_before(
-    conn: &mut PgConnection,
-    call: &NewDirectCall,
-    item: Uuid,
-) -> Result<Queued, Failure> {
-    let place = place_of(conn, item)?.ok_or_else(|| {
-        Failure::from(StoreError::Conflict("the call has already started".into()))
-    })?;
-    let reason = match call.scheduled_for {
-        Some(at) if at > Utc::now() => QueueReason::Scheduled(at),
-        _ => QueueReason::EarlierDirectCalls {
-            ahead: place.position.saturating_sub(1),
-        },
-    };
-    Ok(Queued {
-        item_id: item.into(),
-        reason,
-        place,
-        expires_at: expiry_of(conn, item)?,
-    })
+    Ok(Admission::Queued(row.queued(reason)?))
 }
 
 /// A count from SQL, where it is never negative and fits.

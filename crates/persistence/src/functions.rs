@@ -4,8 +4,8 @@
 //! a transaction. Statements are sent unnamed, parameters and all in one round trip, so that they
 //! work through PgBouncer in transaction mode.
 
-use callq_domain::Attempt;
 use chrono::{DateTime, Utc};
+use diesel::pg::sql_types::Record;
 use diesel::sql_types::{
     Array, BigInt, Binary, Bool, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
 };
@@ -25,115 +25,117 @@ pub(crate) struct IdRow {
     pub id: Uuid,
 }
 
-#[derive(QueryableByName)]
-struct MaybeIdRow {
-    #[diesel(sql_type = Nullable<SqlUuid>)]
-    id: Option<Uuid>,
-}
+/// A call with a slot, as the SQL type `reserved_call` tells it.
+pub(crate) type ReservedCallRow = (
+    Uuid,
+    Uuid,
+    i32,
+    Uuid,
+    Uuid,
+    Option<Uuid>,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
 
-#[derive(QueryableByName)]
-struct IdsRow {
-    #[diesel(sql_type = Array<SqlUuid>)]
-    ids: Vec<Uuid>,
-}
+type ReservedCallSql = Record<(
+    SqlUuid,
+    SqlUuid,
+    Integer,
+    SqlUuid,
+    SqlUuid,
+    Nullable<SqlUuid>,
+    Text,
+    Text,
+    Nullable<Text>,
+    Nullable<Text>,
+    Nullable<Text>,
+    Nullable<Text>,
+    Nullable<Text>,
+)>;
 
-#[derive(QueryableByName)]
-struct AttemptRow {
-    #[diesel(sql_type = SqlUuid)]
-    of_call: Uuid,
-    #[diesel(sql_type = Integer)]
-    of_attempt: i32,
-}
+/// What became of a direct call, as the SQL type `verdict` tells it: the number in its batch, the
+/// verdict, the item, a number and a limit that go with it, how many stand ahead and in all, the
+/// slots, the number and mean of calls known, when it wakes and expires, an answer kept.
+pub(crate) type VerdictRow = (
+    i64,
+    Option<String>,
+    Option<Uuid>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i32>,
+    Option<i32>,
+    Option<f64>,
+    Option<DateTime<Utc>>,
+    Option<DateTime<Utc>>,
+    Option<String>,
+);
 
-impl AttemptRow {
-    fn into_attempt(self) -> Attempt {
-        Attempt {
-            call_id: self.of_call.into(),
-            // A CHECK keeps it positive.
-            number: self.of_attempt.unsigned_abs(),
-        }
-    }
-}
+type VerdictSql = Record<(
+    BigInt,
+    Nullable<Text>,
+    Nullable<SqlUuid>,
+    Nullable<BigInt>,
+    Nullable<BigInt>,
+    Nullable<BigInt>,
+    Nullable<BigInt>,
+    Nullable<Integer>,
+    Nullable<Integer>,
+    Nullable<Double>,
+    Nullable<Timestamptz>,
+    Nullable<Timestamptz>,
+    Nullable<Text>,
+)>;
 
+/// What `settle` answers.
 #[derive(QueryableByName)]
-struct YesRow {
+pub(crate) struct SettledRow {
+    #[diesel(sql_type = Nullable<Array<Text>>)]
+    pub effects: Option<Vec<String>>,
+    #[diesel(sql_type = Nullable<Array<VerdictSql>>)]
+    pub returned: Option<Vec<VerdictRow>>,
+    #[diesel(sql_type = Nullable<Array<VerdictSql>>)]
+    pub verdicts: Option<Vec<VerdictRow>>,
+    #[diesel(sql_type = Nullable<Array<ReservedCallSql>>)]
+    pub door: Option<Vec<ReservedCallRow>>,
+    #[diesel(sql_type = Nullable<Array<ReservedCallSql>>)]
+    pub reserved: Option<Vec<ReservedCallRow>>,
     #[diesel(sql_type = Bool)]
-    yes: bool,
-}
-
-#[derive(QueryableByName)]
-struct EffectRow {
-    #[diesel(sql_type = Text)]
-    effect: String,
-}
-
-/// A call with a slot, as `reserved_calls` tells it.
-#[derive(QueryableByName)]
-pub(crate) struct ReservedCallRow {
-    #[diesel(sql_type = SqlUuid)]
-    pub item_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    pub call_id: Uuid,
-    #[diesel(sql_type = Integer)]
-    pub attempt: i32,
-    #[diesel(sql_type = SqlUuid)]
-    pub user_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    pub agent_id: Uuid,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
-    pub campaign_id: Option<Uuid>,
-    #[diesel(sql_type = Text)]
-    pub provider: String,
-    #[diesel(sql_type = Text)]
-    pub phone_number: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    pub caller_id: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    pub provider_agent_id: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    pub settings: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    pub contact_name: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    pub user_data: Option<String>,
-}
-
-/// A verdict at the door, as `admit_direct_calls` tells it.
-#[derive(QueryableByName)]
-pub(crate) struct AdmissionRow {
-    #[diesel(sql_type = Text)]
-    pub verdict: String,
-    #[diesel(sql_type = SqlUuid)]
-    pub item_id: Uuid,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    pub number: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    pub limit: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    pub ahead: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    pub total: Option<i64>,
-    #[diesel(sql_type = Nullable<Integer>)]
-    pub slots: Option<i32>,
-    #[diesel(sql_type = Nullable<Integer>)]
-    pub samples: Option<i32>,
-    #[diesel(sql_type = Nullable<Double>)]
-    pub mean_hold_ms: Option<f64>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    pub wakes_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    pub expires_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Text>)]
-    pub saved_body: Option<String>,
-}
-
-/// What comes next, as `engine_outlook` tells it.
-#[derive(QueryableByName)]
-pub(crate) struct OutlookRow {
+    pub more: bool,
     #[diesel(sql_type = Nullable<BigInt>)]
     pub next_timer_ms: Option<i64>,
     #[diesel(sql_type = Bool)]
-    pub more: bool,
+    pub durable: bool,
+}
+
+/// What `record_progress` answers.
+#[derive(QueryableByName)]
+pub(crate) struct ProgressRow {
+    #[diesel(sql_type = Nullable<Array<BigInt>>)]
+    pub placed: Option<Vec<i64>>,
+    #[diesel(sql_type = Nullable<Array<Text>>)]
+    pub effects: Option<Vec<String>>,
+    #[diesel(sql_type = Nullable<Array<BigInt>>)]
+    pub lost: Option<Vec<i64>>,
+}
+
+/// One server's settlement, apart from its columns.
+pub(crate) struct Settlement<'a> {
+    pub server: Uuid,
+    pub number: i64,
+    pub answered: Option<i64>,
+    pub provider: &'a str,
+    pub limit: i32,
+    pub disowned: Vec<Uuid>,
+    pub endings: EndingColumns,
+    pub returns: ReturnColumns,
+    pub admissions: AdmissionColumns,
 }
 
 /// Direct calls at the door, column by column.
@@ -174,136 +176,61 @@ pub(crate) struct ReturnColumns {
     pub if_unknown: Vec<bool>,
 }
 
+/// Calls a provider took, column by column.
+#[derive(Default)]
+pub(crate) struct PlacedColumns {
+    pub calls: Vec<Uuid>,
+    pub attempts: Vec<i32>,
+    pub executions: Vec<String>,
+}
+
+/// Status events, column by column.
+#[derive(Default)]
+pub(crate) struct EventColumns {
+    pub calls: Vec<Uuid>,
+    pub statuses: Vec<&'static str>,
+    pub executions: Vec<Option<String>>,
+    pub reasons: Vec<Option<String>>,
+}
+
+/// Attempts whose answer was lost, column by column.
+#[derive(Default)]
+pub(crate) struct UnknownColumns {
+    pub calls: Vec<Uuid>,
+    pub attempts: Vec<i32>,
+    pub reasons: Vec<String>,
+}
+
 pub(crate) fn lock_engine(conn: &mut PgConnection) -> QueryResult<DateTime<Utc>> {
     sql_query("SELECT lock_engine() AS at")
         .get_result::<AtRow>(conn)
         .map(|row| row.at)
 }
 
-pub(crate) fn refile_lanes(conn: &mut PgConnection, users: &[Uuid]) -> QueryResult<()> {
-    sql_query("SELECT refile_lanes($1)")
-        .bind::<Array<SqlUuid>, _>(users)
-        .execute(conn)
-        .map(drop)
-}
-
-pub(crate) fn disown_items(
-    conn: &mut PgConnection,
-    server: Uuid,
-    items: Vec<Uuid>,
-    now: DateTime<Utc>,
-) -> QueryResult<()> {
-    sql_query("SELECT disown_items($1, $2, $3)")
-        .bind::<SqlUuid, _>(server)
-        .bind::<Array<SqlUuid>, _>(items)
-        .bind::<Timestamptz, _>(now)
-        .execute(conn)
-        .map(drop)
-}
-
-pub(crate) fn lock_calls(conn: &mut PgConnection, calls: &[Uuid]) -> QueryResult<()> {
-    sql_query("SELECT lock_calls($1)")
-        .bind::<Array<SqlUuid>, _>(calls)
-        .execute(conn)
-        .map(drop)
-}
-
-/// Whether everything that was to expire has.
-pub(crate) fn wake_and_expire(
-    conn: &mut PgConnection,
-    server: Uuid,
-    now: DateTime<Utc>,
-) -> QueryResult<bool> {
-    sql_query("SELECT wake_and_expire($1, $2) AS yes")
-        .bind::<SqlUuid, _>(server)
-        .bind::<Timestamptz, _>(now)
-        .get_result::<YesRow>(conn)
-        .map(|row| row.yes)
-}
-
-pub(crate) fn end_calls(
-    conn: &mut PgConnection,
-    server: Uuid,
-    endings: EndingColumns,
-    now: DateTime<Utc>,
-) -> QueryResult<Vec<String>> {
-    let rows: Vec<EffectRow> =
-        sql_query("SELECT effect FROM end_calls($1, $2, $3, $4, $5, $6, $7, $8)")
-            .bind::<SqlUuid, _>(server)
-            .bind::<Array<SqlUuid>, _>(endings.calls)
-            .bind::<Array<Nullable<Integer>>, _>(endings.attempts)
-            .bind::<Array<Text>, _>(endings.outcomes)
-            .bind::<Array<Nullable<Text>>, _>(endings.executions)
-            .bind::<Array<Nullable<Text>>, _>(endings.reasons)
-            .bind::<Array<Nullable<Integer>>, _>(endings.durations)
-            .bind::<Timestamptz, _>(now)
-            .load(conn)?;
-    Ok(rows.into_iter().map(|row| row.effect).collect())
-}
-
-pub(crate) fn return_calls(
-    conn: &mut PgConnection,
-    server: Uuid,
-    returns: ReturnColumns,
-    now: DateTime<Utc>,
-) -> QueryResult<Vec<Option<Uuid>>> {
-    let rows: Vec<MaybeIdRow> =
-        sql_query("SELECT item_id AS id FROM return_calls($1, $2, $3, $4, $5, $6, $7)")
-            .bind::<SqlUuid, _>(server)
-            .bind::<Array<SqlUuid>, _>(returns.calls)
-            .bind::<Array<Integer>, _>(returns.attempts)
-            .bind::<Array<BigInt>, _>(returns.delays_ms)
-            .bind::<Array<Text>, _>(returns.reasons)
-            .bind::<Array<Bool>, _>(returns.if_unknown)
-            .bind::<Timestamptz, _>(now)
-            .load(conn)?;
-    Ok(rows.into_iter().map(|row| row.id).collect())
-}
-
-pub(crate) fn reserve_direct_calls(
-    conn: &mut PgConnection,
-    server: Uuid,
-    default_provider: &str,
-    limit: i32,
-    now: DateTime<Utc>,
-) -> QueryResult<Vec<Uuid>> {
-    sql_query("SELECT reserve_direct_calls($1, $2, $3, $4) AS ids")
-        .bind::<SqlUuid, _>(server)
-        .bind::<Text, _>(default_provider)
-        .bind::<Integer, _>(limit)
-        .bind::<Timestamptz, _>(now)
-        .get_result::<IdsRow>(conn)
-        .map(|row| row.ids)
-}
-
-pub(crate) fn reserve_campaign_calls(
-    conn: &mut PgConnection,
-    server: Uuid,
-    default_provider: &str,
-    limit: i32,
-    now: DateTime<Utc>,
-) -> QueryResult<Vec<Uuid>> {
-    sql_query("SELECT reserve_campaign_calls($1, $2, $3, $4) AS ids")
-        .bind::<SqlUuid, _>(server)
-        .bind::<Text, _>(default_provider)
-        .bind::<Integer, _>(limit)
-        .bind::<Timestamptz, _>(now)
-        .get_result::<IdsRow>(conn)
-        .map(|row| row.ids)
-}
-
-pub(crate) fn admit_direct_calls(
-    conn: &mut PgConnection,
-    server: Uuid,
-    default_provider: &str,
-    calls: AdmissionColumns,
-    now: DateTime<Utc>,
-) -> QueryResult<Vec<AdmissionRow>> {
+/// One statement, and a transaction by itself: the engine's lock is held no longer than it takes.
+pub(crate) fn settle(conn: &mut PgConnection, it: Settlement<'_>) -> QueryResult<SettledRow> {
+    let (ends, returns, calls) = (it.endings, it.returns, it.admissions);
     sql_query(
-        "SELECT * FROM admit_direct_calls($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+        "SELECT * FROM settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+         $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)",
     )
-    .bind::<SqlUuid, _>(server)
-    .bind::<Text, _>(default_provider)
+    .bind::<SqlUuid, _>(it.server)
+    .bind::<BigInt, _>(it.number)
+    .bind::<Nullable<BigInt>, _>(it.answered)
+    .bind::<Text, _>(it.provider)
+    .bind::<Integer, _>(it.limit)
+    .bind::<Array<SqlUuid>, _>(it.disowned)
+    .bind::<Array<SqlUuid>, _>(ends.calls)
+    .bind::<Array<Nullable<Integer>>, _>(ends.attempts)
+    .bind::<Array<Text>, _>(ends.outcomes)
+    .bind::<Array<Nullable<Text>>, _>(ends.executions)
+    .bind::<Array<Nullable<Text>>, _>(ends.reasons)
+    .bind::<Array<Nullable<Integer>>, _>(ends.durations)
+    .bind::<Array<SqlUuid>, _>(returns.calls)
+    .bind::<Array<Integer>, _>(returns.attempts)
+    .bind::<Array<BigInt>, _>(returns.delays_ms)
+    .bind::<Array<Text>, _>(returns.reasons)
+    .bind::<Array<Bool>, _>(returns.if_unknown)
     .bind::<Array<SqlUuid>, _>(calls.items)
     .bind::<Array<SqlUuid>, _>(calls.users)
     .bind::<Array<SqlUuid>, _>(calls.agents)
@@ -316,90 +243,38 @@ pub(crate) fn admit_direct_calls(
     .bind::<Array<Nullable<BigInt>>, _>(calls.expires_ms)
     .bind::<Array<Nullable<Text>>, _>(calls.keys)
     .bind::<Array<Nullable<Binary>>, _>(calls.hashes)
-    .bind::<Timestamptz, _>(now)
-    .load(conn)
+    .get_result(conn)
 }
 
-pub(crate) fn reserved_calls(
-    conn: &mut PgConnection,
-    items: &[Uuid],
-) -> QueryResult<Vec<ReservedCallRow>> {
-    sql_query("SELECT * FROM reserved_calls($1)")
-        .bind::<Array<SqlUuid>, _>(items)
-        .load(conn)
+/// Waits until all that was committed before is on disk, and wherever else a commit has to be.
+pub(crate) fn flush(conn: &mut PgConnection) -> QueryResult<()> {
+    // A transaction with nothing but a word in the log: its own commit waits for the log.
+    sql_query("SELECT pg_logical_emit_message(true, 'callq', '')")
+        .execute(conn)
+        .map(drop)
 }
 
-pub(crate) fn engine_outlook(
+/// One statement, and a transaction by itself.
+pub(crate) fn record_progress(
     conn: &mut PgConnection,
-    now: DateTime<Utc>,
-) -> QueryResult<OutlookRow> {
-    sql_query("SELECT * FROM engine_outlook($1)")
-        .bind::<Timestamptz, _>(now)
+    server: Uuid,
+    placed: PlacedColumns,
+    events: EventColumns,
+    unknown: UnknownColumns,
+) -> QueryResult<ProgressRow> {
+    sql_query("SELECT * FROM record_progress($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
+        .bind::<SqlUuid, _>(server)
+        .bind::<Array<SqlUuid>, _>(placed.calls)
+        .bind::<Array<Integer>, _>(placed.attempts)
+        .bind::<Array<Text>, _>(placed.executions)
+        .bind::<Array<SqlUuid>, _>(events.calls)
+        .bind::<Array<Text>, _>(events.statuses)
+        .bind::<Array<Nullable<Text>>, _>(events.executions)
+        .bind::<Array<Nullable<Text>>, _>(events.reasons)
+        .bind::<Array<SqlUuid>, _>(unknown.calls)
+        .bind::<Array<Integer>, _>(unknown.attempts)
+        .bind::<Array<Text>, _>(unknown.reasons)
         .get_result(conn)
-}
-
-pub(crate) fn mark_dialing(
-    conn: &mut PgConnection,
-    server: Uuid,
-    calls: Vec<Uuid>,
-    attempts: Vec<i32>,
-) -> QueryResult<Vec<Attempt>> {
-    let rows: Vec<AttemptRow> = sql_query("SELECT * FROM mark_dialing($1, $2, $3)")
-        .bind::<SqlUuid, _>(server)
-        .bind::<Array<SqlUuid>, _>(calls)
-        .bind::<Array<Integer>, _>(attempts)
-        .load(conn)?;
-    Ok(rows.into_iter().map(AttemptRow::into_attempt).collect())
-}
-
-pub(crate) fn record_placed(
-    conn: &mut PgConnection,
-    server: Uuid,
-    calls: Vec<Uuid>,
-    attempts: Vec<i32>,
-    executions: Vec<String>,
-) -> QueryResult<Vec<Attempt>> {
-    let rows: Vec<AttemptRow> = sql_query("SELECT * FROM record_placed($1, $2, $3, $4)")
-        .bind::<SqlUuid, _>(server)
-        .bind::<Array<SqlUuid>, _>(calls)
-        .bind::<Array<Integer>, _>(attempts)
-        .bind::<Array<Text>, _>(executions)
-        .load(conn)?;
-    Ok(rows.into_iter().map(AttemptRow::into_attempt).collect())
-}
-
-pub(crate) fn record_unknown(
-    conn: &mut PgConnection,
-    server: Uuid,
-    calls: Vec<Uuid>,
-    attempts: Vec<i32>,
-    reasons: Vec<String>,
-) -> QueryResult<Vec<Attempt>> {
-    let rows: Vec<AttemptRow> = sql_query("SELECT * FROM record_unknown($1, $2, $3, $4)")
-        .bind::<SqlUuid, _>(server)
-        .bind::<Array<SqlUuid>, _>(calls)
-        .bind::<Array<Integer>, _>(attempts)
-        .bind::<Array<Text>, _>(reasons)
-        .load(conn)?;
-    Ok(rows.into_iter().map(AttemptRow::into_attempt).collect())
-}
-
-pub(crate) fn record_events(
-    conn: &mut PgConnection,
-    server: Uuid,
-    calls: Vec<Uuid>,
-    statuses: Vec<&'static str>,
-    executions: Vec<Option<String>>,
-    reasons: Vec<Option<String>>,
-) -> QueryResult<Vec<String>> {
-    let rows: Vec<EffectRow> = sql_query("SELECT effect FROM record_events($1, $2, $3, $4, $5)")
-        .bind::<SqlUuid, _>(server)
-        .bind::<Array<SqlUuid>, _>(calls)
-        .bind::<Array<Text>, _>(statuses)
-        .bind::<Array<Nullable<Text>>, _>(executions)
-        .bind::<Array<Nullable<Text>>, _>(reasons)
-        .load(conn)?;
-    Ok(rows.into_iter().map(|row| row.effect).collect())
 }
 
 pub(crate) fn renew_lease(conn: &mut PgConnection, server: Uuid, lease_ms: i64) -> QueryResult<()> {
@@ -415,18 +290,6 @@ pub(crate) fn adopt_orphans(conn: &mut PgConnection, server: Uuid) -> QueryResul
         .bind::<SqlUuid, _>(server)
         .load(conn)?;
     Ok(rows.into_iter().map(|row| row.id).collect())
-}
-
-pub(crate) fn return_stale_reservations(
-    conn: &mut PgConnection,
-    server: Uuid,
-    age_ms: i64,
-) -> QueryResult<()> {
-    sql_query("SELECT return_stale_reservations($1, $2)")
-        .bind::<SqlUuid, _>(server)
-        .bind::<BigInt, _>(age_ms)
-        .execute(conn)
-        .map(drop)
 }
 
 pub(crate) fn create_history_partitions(conn: &mut PgConnection) -> QueryResult<()> {

@@ -168,7 +168,6 @@ fn update_user_on_conn(
     .bind::<Bool, _>(change.credits.is_some())
     .bind::<Nullable<BigInt>, _>(change.credits.flatten())
     .get_result(conn)?;
-    functions::refile_lanes(conn, &[id])?;
     row.into_user()
 }
 
@@ -195,7 +194,7 @@ fn gauges_on_conn(conn: &mut PgConnection) -> Result<SystemGauges, Failure> {
                  FROM campaign_slots l JOIN campaigns c ON c.id = l.campaign_id \
                  WHERE l.due + l.later > 0 AND c.status <> 'draft') AS campaign_queued, \
              coalesce(sum(s.active_campaign), 0)::bigint AS campaign_processing, \
-             (SELECT count(*) FROM active_calls WHERE status = 'unknown') AS unknown, \
+             (SELECT count(*) FROM active_calls WHERE unknown_since IS NOT NULL) AS unknown, \
              (SELECT count(*) FROM priority_violations) AS violations, \
              (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0) \
                  FROM pg_stat_activity WHERE backend_xmin IS NOT NULL \

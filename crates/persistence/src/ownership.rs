@@ -13,9 +13,6 @@ use crate::calls::CallRow;
 use crate::campaigns::withdraw_cancelled_campaigns_chunk;
 use crate::{Failure, PostgresStore, functions};
 
-/// A reservation this old was never going to be dialled: its server lost the answer.
-const STALE_RESERVATION: Duration = Duration::from_secs(10);
-
 #[async_trait]
 impl OwnershipStore for PostgresStore {
     async fn renew_lease(&self, server: ServerId, lease: Duration) -> Result<(), StoreError> {
@@ -28,7 +25,8 @@ impl OwnershipStore for PostgresStore {
     async fn retire(&self, server: ServerId) -> Result<(), StoreError> {
         self.database
             .run(move |conn| {
-                sql_query("DELETE FROM servers WHERE id = $1")
+                // Its row stays until what it leaves behind has been taken over.
+                sql_query("UPDATE servers SET lease_until = clock_timestamp() WHERE id = $1")
                     .bind::<SqlUuid, _>(server.as_uuid())
                     .execute(conn)?;
                 Ok(())
@@ -39,9 +37,12 @@ impl OwnershipStore for PostgresStore {
     async fn retire_others(&self, server: ServerId) -> Result<u64, StoreError> {
         self.database
             .run(move |conn| {
-                let retired = sql_query("DELETE FROM servers WHERE id <> $1")
-                    .bind::<SqlUuid, _>(server.as_uuid())
-                    .execute(conn)?;
+                let retired = sql_query(
+                    "UPDATE servers SET lease_until = clock_timestamp() \
+                     WHERE id <> $1 AND lease_until > clock_timestamp()",
+                )
+                .bind::<SqlUuid, _>(server.as_uuid())
+                .execute(conn)?;
                 Ok(retired as u64)
             })
             .await
@@ -55,7 +56,7 @@ impl OwnershipStore for PostgresStore {
                     return Ok(Vec::new());
                 }
                 let rows: Vec<CallRow> =
-                    sql_query(format!("{} WHERE id = ANY ($1)", CallRow::SELECT))
+                    sql_query(format!("{} WHERE call_id = ANY ($1)", CallRow::SELECT_LIVE))
                         .bind::<Array<SqlUuid>, _>(adopted)
                         .load(conn)?;
                 rows.into_iter().map(CallRow::into_call).collect()
@@ -84,8 +85,6 @@ impl OwnershipStore for PostgresStore {
                     "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'",
                 )
                 .execute(conn)?;
-                sql_query("DELETE FROM servers WHERE lease_until < now() - interval '1 day'")
-                    .execute(conn)?;
                 Ok(())
             })
             .await?;
@@ -112,19 +111,10 @@ impl OwnershipStore for PostgresStore {
             })
             .await
     }
-
-    async fn return_stale_reservations(&self, server: ServerId) -> Result<(), StoreError> {
-        self.database
-            .run(move |conn| {
-                Ok(functions::return_stale_reservations(
-                    conn,
-                    server.as_uuid(),
-                    millis(STALE_RESERVATION),
-                )?)
-            })
-            .await
-    }
 }
+
+/// Older than this no call is, in milliseconds: some 300 years.
+const EVER: i64 = 10_000_000_000_000;
 
 fn doubtful_calls_on_conn(
     conn: &mut PgConnection,
@@ -132,9 +122,11 @@ fn doubtful_calls_on_conn(
     max_age_ms: i64,
 ) -> Result<Vec<DoubtfulCall>, Failure> {
     let rows: Vec<CallRow> = sql_query(format!(
-        "{} WHERE id IN (SELECT call_id FROM active_calls WHERE owner = $1 AND (status = 'unknown' \
-         OR (status <> 'reserved' AND reserved_at < clock_timestamp() - make_interval(secs => $2 / 1000.0))))",
-        CallRow::SELECT
+        "{live} WHERE owner = $1 AND unknown_since IS NOT NULL \
+         UNION \
+         {live} WHERE owner = $1 AND $2 < {EVER} \
+             AND reserved_at < clock_timestamp() - make_interval(secs => $2 / 1000.0)",
+        live = CallRow::SELECT_LIVE
     ))
     .bind::<SqlUuid, _>(server)
     .bind::<BigInt, _>(max_age_ms)

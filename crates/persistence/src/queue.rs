@@ -14,15 +14,13 @@ use callq_domain::{
 };
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Text, Uuid as SqlUuid};
+use diesel::sql_types::Uuid as SqlUuid;
 use uuid::Uuid;
 
-use crate::rows::item::{ItemRow, item_status};
+use crate::rows::item::ItemRow;
 use crate::rows::system::ConcurrencyRow;
 use crate::rows::user::LoadRow;
 use crate::{Failure, PostgresStore, functions};
-
-pub(crate) use place::place_of;
 
 /// Waiting and running calls of one user `s` of `user_slots`, for a select list.
 pub(crate) const LOAD_COLUMNS: &str = "s.due_direct::bigint + s.later_direct AS direct_queued, \
@@ -90,7 +88,7 @@ fn queue_status_on_conn(conn: &mut PgConnection, user: Uuid) -> Result<QueueStat
     let load = load_of(conn, user)?;
     let next_direct: Option<ItemRow> = sql_query(format!(
         "SELECT {} FROM get_next_direct_call_queued($1)",
-        ItemRow::COLUMNS
+        ItemRow::WAITING
     ))
     .bind::<SqlUuid, _>(user)
     .get_result(conn)
@@ -125,14 +123,11 @@ fn concurrency_on_conn(conn: &mut PgConnection, user: Uuid) -> Result<Concurrenc
 }
 
 fn find(conn: &mut PgConnection, user: Uuid, id: Uuid) -> QueryResult<Option<ItemRow>> {
-    sql_query(format!(
-        "SELECT {} FROM queue_items WHERE id = $1 AND user_id = $2",
-        ItemRow::COLUMNS
-    ))
-    .bind::<SqlUuid, _>(id)
-    .bind::<SqlUuid, _>(user)
-    .get_result(conn)
-    .optional()
+    sql_query(ItemRow::by_id())
+        .bind::<SqlUuid, _>(id)
+        .bind::<SqlUuid, _>(user)
+        .get_result(conn)
+        .optional()
 }
 
 fn cancel_item_on_conn(
@@ -156,14 +151,6 @@ fn cancel_item_on_conn(
 }
 
 fn status_of(conn: &mut PgConnection, user: Uuid, id: Uuid) -> Result<ItemStatus, Failure> {
-    #[derive(QueryableByName)]
-    struct StatusRow {
-        #[diesel(sql_type = Text)]
-        status: String,
-    }
-    let row: StatusRow = sql_query("SELECT status FROM queue_items WHERE id = $1 AND user_id = $2")
-        .bind::<SqlUuid, _>(id)
-        .bind::<SqlUuid, _>(user)
-        .get_result(conn)?;
-    item_status(&row.status)
+    let row = find(conn, user, id)?.ok_or(StoreError::NotFound)?;
+    Ok(row.into_item()?.status)
 }

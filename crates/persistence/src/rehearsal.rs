@@ -7,7 +7,11 @@ use diesel::connection::SimpleConnection;
 use diesel::{PgConnection, QueryResult, RunQueryDsl, sql_query};
 use uuid::Uuid;
 
-use crate::functions::{self, AdmissionColumns, EndingColumns};
+use crate::engine::next_number;
+use crate::functions::{
+    self, AdmissionColumns, EndingColumns, EventColumns, PlacedColumns, ReservedCallRow,
+    ReturnColumns, Settlement, UnknownColumns,
+};
 
 /// Plays a call through and leaves nothing behind but plans.
 pub(crate) fn rehearse(conn: &mut PgConnection) -> QueryResult<()> {
@@ -19,7 +23,7 @@ pub(crate) fn rehearse(conn: &mut PgConnection) -> QueryResult<()> {
 
 fn play(conn: &mut PgConnection) -> QueryResult<()> {
     let (user, agent, server) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
-    let now = functions::lock_engine(conn)?;
+    functions::lock_engine(conn)?;
     conn.batch_execute(
         "UPDATE system_state SET concurrent_calls_limit = active + 1, dispatch_paused = false",
     )?;
@@ -48,43 +52,66 @@ fn play(conn: &mut PgConnection) -> QueryResult<()> {
         keys: vec![None; 2],
         hashes: vec![None; 2],
     };
-    functions::admit_direct_calls(conn, server, "rehearsal", calls, now)?;
-    end_started(conn, server, &both, now)?;
-    functions::wake_and_expire(conn, server, now)?;
-    let started = functions::reserve_direct_calls(conn, server, "rehearsal", 1, now)?;
-    functions::reserve_campaign_calls(conn, server, "rehearsal", 1, now)?;
-    end_started(conn, server, &started, now)?;
-    functions::engine_outlook(conn, now)?;
+    let begun = settle(conn, server, EndingColumns::default(), calls)?;
+    let handed_on = end(conn, server, begun)?;
+    end(conn, server, handed_on)?;
     Ok(())
 }
 
-/// Dials, places, hears of and ends those of these items that have a slot.
-fn end_started(
+fn settle(
     conn: &mut PgConnection,
     server: Uuid,
-    items: &[Uuid],
-    now: chrono::DateTime<chrono::Utc>,
-) -> QueryResult<()> {
-    let calls: Vec<Uuid> = functions::reserved_calls(conn, items)?
-        .into_iter()
-        .map(|row| row.call_id)
-        .collect();
+    endings: EndingColumns,
+    admissions: AdmissionColumns,
+) -> QueryResult<Vec<ReservedCallRow>> {
+    let settlement = Settlement {
+        server,
+        number: next_number(),
+        answered: None,
+        provider: "rehearsal",
+        limit: 1,
+        disowned: Vec::new(),
+        endings,
+        returns: ReturnColumns::default(),
+        admissions,
+    };
+    let row = functions::settle(conn, settlement)?;
+    let started = row.door.into_iter().chain(row.reserved);
+    Ok(started.flatten().collect())
+}
+
+/// Places, hears of and ends these calls; returns those to whom their slots were handed on.
+fn end(
+    conn: &mut PgConnection,
+    server: Uuid,
+    calls: Vec<ReservedCallRow>,
+) -> QueryResult<Vec<ReservedCallRow>> {
+    let calls: Vec<Uuid> = calls.into_iter().map(|row| row.1).collect();
     let count = calls.len();
-    functions::mark_dialing(conn, server, calls.clone(), vec![1; count])?;
-    functions::record_placed(
+    let placed = PlacedColumns {
+        calls: calls.clone(),
+        attempts: vec![1; count],
+        executions: vec!["rehearsal".into(); count],
+    };
+    let events = EventColumns {
+        calls: calls.clone(),
+        statuses: vec!["ringing"; count],
+        executions: vec![None; count],
+        reasons: vec![None; count],
+    };
+    functions::record_progress(
         conn,
         server,
-        calls.clone(),
-        vec![1; count],
-        vec!["rehearsal".into(); count],
+        placed,
+        EventColumns::default(),
+        UnknownColumns::default(),
     )?;
-    functions::record_events(
+    functions::record_progress(
         conn,
         server,
-        calls.clone(),
-        vec!["ringing"; count],
-        vec![None; count],
-        vec![None; count],
+        PlacedColumns::default(),
+        events,
+        UnknownColumns::default(),
     )?;
     let endings = EndingColumns {
         attempts: vec![None; count],
@@ -94,6 +121,5 @@ fn end_started(
         durations: vec![None; count],
         calls,
     };
-    functions::end_calls(conn, server, endings, now)?;
-    Ok(())
+    settle(conn, server, endings, AdmissionColumns::default())
 }

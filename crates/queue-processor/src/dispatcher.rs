@@ -1,4 +1,4 @@
-//! Placement: each reserved call is marked, sent to its provider once, and its result recorded.
+//! Placement: each reserved call is sent to its provider once, and its result recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +80,12 @@ impl Dispatcher {
             self.put_back(attempt, delay, &reason, &mut door).await;
             return;
         };
-        if !self.is_authorised(attempt, &mut door).await {
+        if !self.lease.leaves(self.placement_bound) {
+            // Nothing was sent, and nothing will be: that is proof enough to put it back. The
+            // pause keeps a server that cannot prove its life from going round in circles.
+            let reason = "the server's lease was too short to dial";
+            let delay = pause_after(attempt.number, None);
+            self.put_back(attempt, delay, reason, &mut door).await;
             return;
         }
         info!(
@@ -91,30 +96,6 @@ impl Dispatcher {
         );
         let placement = ask(provider, call.request.clone(), self.placement_bound).await;
         self.conclude(attempt, placement, &mut door).await;
-    }
-
-    /// Asks leave to send the attempt. Without it, settles what is to become of it.
-    async fn is_authorised(&self, attempt: Attempt, door: &mut Door) -> bool {
-        match self.engine.mark_dialing(attempt).await {
-            Ok(true) if self.lease.leaves(self.placement_bound) => return true,
-            // Nothing was sent, and nothing will be: that is proof enough to put it back. The
-            // pause keeps a server that cannot prove its life from going round in circles.
-            Ok(true) => {
-                let reason = "the server's lease was too short to dial";
-                self.put_back(attempt, pause_after(attempt.number, None), reason, door)
-                    .await;
-            }
-            Err(cause) => {
-                let reason = format!("could not be marked before dialing: {cause}");
-                self.put_back(attempt, Duration::ZERO, &reason, door).await;
-            }
-            // Taken over, ended by an early event, or settled otherwise: not ours to send.
-            Ok(false) => {
-                warn!(call_id:% = attempt.call_id, attempt = attempt.number; "attempt not authorised");
-                door.tell_unknown();
-            }
-        }
-        false
     }
 
     async fn conclude(&self, attempt: Attempt, placement: Placement, door: &mut Door) {

@@ -1,8 +1,8 @@
-//! The dispatcher with a provider and a store that do as they are told: nothing is sent without
-//! leave, nothing is sent twice, and every result is recorded for what it proves.
+//! The dispatcher with a provider and a store that do as they are told: nothing is sent without a
+//! lease, nothing is sent twice, and every result is recorded for what it proves.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_concurrency::{Engine, EngineOptions};
@@ -16,12 +16,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::dispatcher::{self, Dispatcher};
-use crate::lease::Lease;
+use crate::lease::{Lease, since_boot};
 
 /// What the store was told, in order.
 #[derive(Debug, PartialEq)]
 enum Told {
-    Dialing(Attempt),
     Placed(Attempt),
     Unknown(Attempt, String),
     Ended(Outcome, String),
@@ -32,7 +31,6 @@ enum Told {
 struct FakeStore {
     calls: Mutex<Vec<ReservedCall>>,
     told: mpsc::UnboundedSender<Told>,
-    leave: Mutex<Vec<Result<bool, StoreError>>>,
 }
 
 #[async_trait]
@@ -68,16 +66,6 @@ impl EngineStore for FakeStore {
         batch: &ProgressBatch,
     ) -> Result<ProgressOutcome, StoreError> {
         let mut outcome = ProgressOutcome::default();
-        for attempt in &batch.dialing {
-            let leave = self
-                .leave
-                .lock()
-                .expect("no panic while held")
-                .pop()
-                .unwrap_or(Ok(true))?;
-            let _ = self.told.send(Told::Dialing(*attempt));
-            outcome.dialing.push(leave);
-        }
         for (attempt, _) in &batch.placed {
             let _ = self.told.send(Told::Placed(*attempt));
             outcome.placed.push(true);
@@ -139,12 +127,7 @@ struct Story {
 }
 
 /// Plays one reserved call through the dispatcher.
-async fn play(
-    act: Act,
-    leave: Vec<Result<bool, StoreError>>,
-    lease: Duration,
-    provider: &str,
-) -> Story {
+async fn play(act: Act, lease: Duration, provider: &str) -> Story {
     let name = ProviderName::new("fake").expect("a name");
     let call = ReservedCall {
         item_id: QueueItemId::new(),
@@ -169,7 +152,6 @@ async fn play(
     let store = Arc::new(FakeStore {
         calls: Mutex::new(vec![call]),
         told: tell,
-        leave: Mutex::new(leave),
     });
     let (engine, reservations) = Engine::spawn(store, ServerId::new(), EngineOptions::default());
     let fake = Arc::new(FakeProvider {
@@ -178,7 +160,7 @@ async fn play(
         asked: Mutex::new(0),
     });
     let held = Lease::over();
-    held.renewed(Instant::now(), lease);
+    held.renewed(since_boot(), lease);
     let in_flight = TaskTracker::new();
     let dispatcher = Arc::new(Dispatcher {
         engine: engine.clone(),
@@ -204,14 +186,14 @@ async fn play(
 const LONG: Duration = Duration::from_secs(3600);
 
 #[tokio::test(start_paused = true)]
-async fn a_placed_call_is_marked_asked_for_once_and_recorded() {
+async fn a_placed_call_is_asked_for_once_and_recorded() {
     let placed = Placement::Placed {
         execution_id: ExecutionId::new("x").expect("an id"),
     };
-    let story = play(Act::Answer(placed), vec![], LONG, "fake").await;
+    let story = play(Act::Answer(placed), LONG, "fake").await;
 
     assert!(
-        matches!(story.told[..], [Told::Dialing(a), Told::Placed(b)] if a == b),
+        matches!(story.told[..], [Told::Placed(_)]),
         "{:?}",
         story.told
     );
@@ -219,41 +201,11 @@ async fn a_placed_call_is_marked_asked_for_once_and_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_leave_nothing_is_sent() {
-    let story = play(Act::Never, vec![Ok(false)], LONG, "fake").await;
-
-    assert!(
-        matches!(story.told[..], [Told::Dialing(_)]),
-        "{:?}",
-        story.told
-    );
-    assert_eq!(story.asked, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_mark_that_failed_puts_the_call_back_unsent() {
-    let story = play(
-        Act::Never,
-        vec![Err(StoreError::Unavailable("gone".into()))],
-        LONG,
-        "fake",
-    )
-    .await;
-
-    assert!(
-        matches!(story.told[..], [Told::Returned(Duration::ZERO, _)]),
-        "{:?}",
-        story.told
-    );
-    assert_eq!(story.asked, 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_lease_shorter_than_a_placement_puts_the_call_back_unsent() {
-    let story = play(Act::Never, vec![], Duration::from_secs(4), "fake").await;
+    let story = play(Act::Never, Duration::from_secs(4), "fake").await;
 
     assert!(
-        matches!(story.told[..], [Told::Dialing(_), Told::Returned(..)]),
+        matches!(story.told[..], [Told::Returned(..)]),
         "{:?}",
         story.told
     );
@@ -263,10 +215,10 @@ async fn a_lease_shorter_than_a_placement_puts_the_call_back_unsent() {
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_is_mute_or_breaks_leaves_the_call_unknown() {
     for act in [Act::Never, Act::Panic] {
-        let story = play(act, vec![], LONG, "fake").await;
+        let story = play(act, LONG, "fake").await;
 
         assert!(
-            matches!(story.told[..], [Told::Dialing(_), Told::Unknown(..)]),
+            matches!(story.told[..], [Told::Unknown(..)]),
             "{:?}",
             story.told
         );
@@ -283,12 +235,12 @@ async fn proof_that_nothing_was_dialled_puts_the_call_back_after_a_pause() {
     let unreachable = Placement::Unreachable {
         reason: "refused".into(),
     };
-    let story = play(Act::Answer(busy), vec![], LONG, "fake").await;
-    let other = play(Act::Answer(unreachable), vec![], LONG, "fake").await;
+    let story = play(Act::Answer(busy), LONG, "fake").await;
+    let other = play(Act::Answer(unreachable), LONG, "fake").await;
 
     let expected = Told::Returned(Duration::from_secs(7), "full".into());
-    assert_eq!(story.told[1], expected);
-    assert!(matches!(&other.told[1], Told::Returned(pause, why)
+    assert_eq!(story.told[0], expected);
+    assert!(matches!(&other.told[0], Told::Returned(pause, why)
         if *pause >= Duration::from_millis(700) && why == "refused"));
 }
 
@@ -297,11 +249,11 @@ async fn a_refusal_ends_the_call_and_a_provider_this_server_lacks_puts_it_back()
     let refused = Placement::Refused {
         reason: "no such agent".into(),
     };
-    let story = play(Act::Answer(refused), vec![], LONG, "fake").await;
-    let nobody = play(Act::Never, vec![], LONG, "telegraph").await;
+    let story = play(Act::Answer(refused), LONG, "fake").await;
+    let nobody = play(Act::Never, LONG, "telegraph").await;
 
     assert_eq!(
-        story.told[1],
+        story.told[0],
         Told::Ended(Outcome::Failed, "no such agent".into())
     );
     assert!(

@@ -8,7 +8,7 @@ use callq_domain::{Call, DirectoryStore, OwnershipStore, Providers, ServerId, St
 use log::{error, info, warn};
 use tokio::sync::Notify;
 
-use crate::lease::Lease;
+use crate::lease::{Lease, since_boot};
 
 /// Keeps this server alive in the eyes of others, and cleans up after those that are not.
 pub(crate) struct Keeper {
@@ -48,16 +48,13 @@ pub(crate) async fn keep_lease(this: Arc<Keeper>) {
     }
 }
 
-/// Takes over orphans and stale reservations, about once a sweep, and maintains now and then.
+/// Takes over orphans, about once a sweep, and maintains now and then.
 pub(crate) async fn sweep(this: Arc<Keeper>) {
     let mut maintained = Instant::now();
     loop {
         // Take-over is due soon after a lease ends, however rare the sweeps are.
         tokio::time::sleep(this.sweep_interval.min(this.lease_length / 5)).await;
         this.take_over().await;
-        if let Err(cause) = this.store.return_stale_reservations(this.server).await {
-            warn!("stale reservations could not be checked: {cause}");
-        }
         if maintained.elapsed() >= MAINTENANCE {
             maintained = Instant::now();
             if let Err(cause) = this.store.maintain().await {
@@ -71,7 +68,7 @@ pub(crate) async fn sweep(this: Arc<Keeper>) {
 impl Keeper {
     /// Proves that this server lives.
     pub(crate) async fn renew(&self) -> Result<(), StoreError> {
-        let asked_at = Instant::now();
+        let asked_at = since_boot();
         self.store
             .renew_lease(self.server, self.lease_length)
             .await?;

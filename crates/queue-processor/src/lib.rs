@@ -1,5 +1,6 @@
 //! What happens to a call once it has a slot, and what keeps the queue moving without anyone
-//! asking: placement, leases, take-over of what dead servers left, look-ups of lost answers.
+//! asking: placement, leases, take-over of what dead servers left, look-ups of lost answers; and
+//! the auditor.
 //!
 //! Hand-off is by event: a freed slot's next call comes out of the engine in the same transaction
 //! that freed the slot, and is dialled from here at once. The sweep only repairs.
@@ -24,6 +25,7 @@
 //! # }
 //! ```
 
+mod auditor;
 mod backoff;
 mod dispatcher;
 #[cfg(test)]
@@ -33,4 +35,5 @@ mod lease;
 mod processor;
 mod reconciler;
 
+pub use auditor::{AuditReport, spawn_auditor};
 pub use processor::{Processor, ProcessorOptions};

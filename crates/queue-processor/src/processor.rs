@@ -158,7 +158,10 @@ impl Processor {
 }
 
 /// Runs a task that never ends; should it panic, says so and runs it again.
-fn watched<F>(name: &'static str, task: impl Fn() -> F + Send + 'static) -> JoinHandle<()>
+pub(crate) fn watched<F>(
+    name: &'static str,
+    task: impl Fn() -> F + Send + 'static,
+) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -39,6 +39,9 @@ const PROOF_OF_ABSENCE: Duration = Duration::from_secs(2);
 /// Between looks at the store while nothing is known to be in doubt.
 const IDLE_LOOK: Duration = Duration::from_secs(5);
 
+/// Between looks for calls that are up for too long, while none is known.
+const OVERLONG_LOOK: Duration = Duration::from_secs(15);
+
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -47,9 +50,20 @@ const AT_ONCE: usize = 16;
 
 pub(crate) async fn run(this: Arc<Reconciler>) {
     let mut inquiries: HashMap<CallId, Inquiry> = HashMap::new();
+    let mut overlong_at: Option<Instant> = None;
+    let mut some_overlong = false;
     loop {
-        let pause = match this.store.doubtful_calls(this.server, this.max_call).await {
+        // A look at every call that is up is for now and then, and for when one was found.
+        let rest = overlong_at.is_some_and(|at| at.elapsed() < OVERLONG_LOOK);
+        let max_age = if rest && !some_overlong {
+            Duration::MAX
+        } else {
+            overlong_at = Some(Instant::now());
+            this.max_call
+        };
+        let pause = match this.store.doubtful_calls(this.server, max_age).await {
             Ok(calls) => {
+                some_overlong = calls.iter().any(|doubtful| doubtful.age >= this.max_call);
                 inquiries.retain(|id, _| calls.iter().any(|doubtful| doubtful.call.id == *id));
                 this.inquire_all(&calls, &mut inquiries).await;
                 let next = inquiries.values().map(|inquiry| inquiry.next).min();

@@ -189,7 +189,7 @@ async fn what_is_not_right_gets_the_contracts_answer_and_writes_no_row() {
     let rows = || {
         world.count(
             "SELECT (SELECT count(*) FROM call_queue) + (SELECT count(*) FROM call_queue_history) \
-             + (SELECT count(*) FROM calls) + (SELECT count(*) FROM active_calls) \
+             + (SELECT count(*) FROM active_calls) \
              + (SELECT count(*) FROM call_events) + (SELECT count(*) FROM idempotency_keys)",
         )
     };
@@ -336,7 +336,7 @@ async fn a_repeated_idempotency_key_gets_the_same_answer_and_no_second_call() {
     assert!(!first.headers.contains_key("idempotent-replayed"));
     assert_eq!((queued.status, &queued.body), (202, &queued_again.body));
     assert_eq!(world.dialer.ledger().count(Deed::Dial), 1);
-    assert_eq!(world.count("SELECT count(*) FROM call_queue"), 2);
+    assert_eq!(world.count("SELECT count(*) FROM queue_items"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -367,7 +367,7 @@ async fn of_100_simultaneous_requests_with_one_key_one_call_is_made() {
     }
 
     assert_eq!(world.dialer.ledger().count(Deed::Dial), 1);
-    assert_eq!(world.count("SELECT count(*) FROM call_queue"), 1);
+    assert_eq!(world.count("SELECT count(*) FROM queue_items"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -193,7 +193,7 @@ async fn an_end_that_comes_before_the_answer_frees_the_slot_once() {
     assert!([200, 202].contains(&answer.status), "{answer:?}");
     assert_eq!(world.count("SELECT active FROM system_state"), 0);
     assert_eq!(
-        world.count("SELECT count(*) FROM calls WHERE status = 'busy'"),
+        world.count("SELECT count(*) FROM call_records WHERE status = 'busy'"),
         1
     );
     assert_eq!(ada.call(2).await.status, 200);
@@ -213,7 +213,9 @@ async fn an_overlong_call_is_asked_about_and_ended() {
     assert_eq!(dials[1].to, number(2));
     assert!(world.dialer.ledger().count(Deed::LookUp) >= 1);
     assert_eq!(
-        world.count("SELECT count(*) FROM calls WHERE status = 'failed' AND reason = 'timed_out'"),
+        world.count(
+            "SELECT count(*) FROM call_records WHERE status = 'failed' AND reason = 'timed_out'"
+        ),
         1
     );
 }

@@ -266,6 +266,7 @@ async fn metrics_show_counts_by_template_and_survive_the_database() {
         .await;
     world.post("/api/calls/initiate", json!({})).await;
     let text = world.get("/metrics").await.text;
+    assert!(text.contains("callq_audit_differences 0"), "{text}");
     for line in [
         r#"callq_http_requests_total{route="/api/queue/{id}",method="GET",status="4xx"} 1"#,
         "callq_up 1",

@@ -120,7 +120,7 @@ impl Queue {
         let call_id = CallId::from(id.as_uuid());
         item.attempts += 1;
         item.call_id = Some(call_id);
-        item.call_status = Some(CallStatus::Reserved);
+        item.call_status = Some(CallStatus::Dialing);
         let class = item.origin.call_type();
         let start = Start {
             item_id: id,

@@ -98,18 +98,30 @@ fn answers_are_true(queue: &Queue, batch: &Batch, settled: &Settled) -> Result<(
     Ok(())
 }
 
-/// The places in each lane run from 1 to its length.
+/// The places of those that can go run from 1; those that cannot yet stand behind them; nobody
+/// stands further back than the lane is long.
 fn places_are_a_line(queue: &Queue) -> Result<(), TestCaseError> {
     let mut lanes: BTreeMap<(UserId, CallType), Vec<u64>> = BTreeMap::new();
-    for item in queue.items() {
-        if let Some(place) = queue.place(item.id) {
+    for item in queue.items().filter(|item| item.is_due()) {
+        let owner = queue.user(item.user_id).expect("there");
+        let campaign = item.origin.campaign_id();
+        if campaign.is_none_or(|id| owner.campaigns[&id].open) {
+            let place = queue.place(item.id).expect("it waits");
             let lane = lanes.entry((item.user_id, item.origin.call_type()));
             lane.or_default().push(place.position);
         }
     }
-    for mut places in lanes.into_values() {
+    for places in lanes.values_mut() {
         places.sort_unstable();
         prop_assert!(places.iter().copied().eq(1..=places.len() as u64));
+    }
+    for item in queue.items() {
+        if let Some(place) = queue.place(item.id) {
+            prop_assert!((1..=place.total_in_queue).contains(&place.position));
+            let lane = lanes.get(&(item.user_id, item.origin.call_type()));
+            let can_go = lane.map_or(0, |places| places.len() as u64);
+            prop_assert!(item.is_due() || place.position > can_go);
+        }
     }
     Ok(())
 }

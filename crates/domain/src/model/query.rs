@@ -35,12 +35,11 @@ pub struct ItemCounts {
 }
 
 /// The order in which waiting items are shown: those that can go by rank, then those that sleep by
-/// the time they wake, then those in closed campaigns by position.
+/// the time they wake.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum ShownAt {
     Due(Reverse<Priority>, i64),
     Asleep { wakes_at: i64, position: i64 },
-    Closed { position: i64 },
 }
 
 impl Queue {
@@ -73,36 +72,26 @@ impl Queue {
     }
 
     /// Where a waiting item stands among its user's waiting calls of the same type; none for an
-    /// item that does not wait. Those that can go come first, in the order in which they go; then
-    /// those that sleep, by `(wakes_at, position)`; then those in closed campaigns.
+    /// item that does not wait. Those that are due come first, in the order in which they go; then
+    /// those that sleep, by `(wakes_at, position)`. An item of a closed campaign is told where it
+    /// would stand were its campaign open; nobody else waits for it.
     #[must_use]
     pub fn place(&self, id: QueueItemId) -> Option<Place> {
         let own = self.items.get(&id)?;
-        let shown_at = self.shown_at(own)?;
+        let shown_at = where_shown(own)?;
         let (mut position, mut total_in_queue) = (1, 0);
         for other in self.items.values() {
             let same_lane =
                 other.user_id == own.user_id && other.origin.call_type() == own.origin.call_type();
-            if let Some(other_at) = same_lane.then(|| self.shown_at(other)).flatten() {
+            if let Some(other_at) = same_lane.then(|| where_shown(other)).flatten() {
                 total_in_queue += 1;
-                position += u64::from(other_at < shown_at);
+                let counts = !other.is_due() || other.origin == own.origin || self.is_open(other);
+                position += u64::from(counts && other_at < shown_at);
             }
         }
         Some(Place {
             position,
             total_in_queue,
-        })
-    }
-
-    fn shown_at(&self, item: &Item) -> Option<ShownAt> {
-        if item.status != ItemStatus::Queued {
-            return None;
-        }
-        let position = item.position;
-        Some(match item.wakes_at {
-            Some(wakes_at) => ShownAt::Asleep { wakes_at, position },
-            None if self.is_open(item) => ShownAt::Due(Reverse(item.priority), position),
-            None => ShownAt::Closed { position },
         })
     }
 
@@ -160,4 +149,12 @@ impl Queue {
         let next = items.chain(holds).flatten().min()?;
         Some(next.saturating_sub(now_ms).max(0))
     }
+}
+
+fn where_shown(item: &Item) -> Option<ShownAt> {
+    let position = item.position;
+    (item.status == ItemStatus::Queued).then_some(match item.wakes_at {
+        Some(wakes_at) => ShownAt::Asleep { wakes_at, position },
+        None => ShownAt::Due(Reverse(item.priority), position),
+    })
 }

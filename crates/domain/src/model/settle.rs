@@ -182,7 +182,7 @@ impl Queue {
         }
         let until = now_ms.saturating_add(whole_ms(back.delay));
         item.call_status = None;
-        if item.attempts >= SLEEPS_FROM_ATTEMPT {
+        if item.attempts >= SLEEPS_FROM_ATTEMPT && until > now_ms {
             item.wakes_at = Some(until);
         }
         let (user_id, class) = (item.user_id, item.origin.call_type());

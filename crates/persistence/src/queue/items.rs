@@ -2,7 +2,7 @@
 //! due first. An item keeps its place in that order for life, so pages stay whole while items move
 //! from the queue to its history.
 
-use callq_domain::{CallType, ItemFilter, Page, PageRequest, QueueItem, StoreError};
+use callq_domain::{CallType, ItemFilter, ItemStatus, Page, PageRequest, QueueItem, StoreError};
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
@@ -65,7 +65,7 @@ impl ItemPage {
         Ok(Page { items, next_cursor })
     }
 
-    /// The first `limit` items of one type, from the edges of two indexes.
+    /// The first `limit` items of one type, from the edges of an index of each table.
     fn load_type(
         &self,
         conn: &mut PgConnection,
@@ -74,18 +74,19 @@ impl ItemPage {
         limit: i64,
     ) -> QueryResult<Vec<ItemRow>> {
         let after = self.after.filter(|after| after.call_type == call_type);
-        let tables: &[&str] = match self.filter.status {
-            None => &["call_queue", "call_queue_history"],
-            Some(status) if status.is_terminal() => &["call_queue_history"],
-            Some(_) => &["call_queue"],
+        let tables: &[(&str, &str)] = match self.filter.status {
+            None => &[QUEUE, ACTIVE, HISTORY],
+            Some(ItemStatus::Queued) => &[QUEUE],
+            Some(ItemStatus::Processing) => &[ACTIVE],
+            Some(_) => &[HISTORY],
         };
-        let halves: Vec<String> = tables
+        let parts: Vec<String> = tables
             .iter()
-            .map(|table| select_type(table, call_type, after.is_some()))
+            .map(|(table, columns)| select_type(table, columns, call_type, after.is_some()))
             .collect();
         sql_query(format!(
             "SELECT * FROM ({}) q ORDER BY due_at DESC, id DESC LIMIT $4",
-            halves.join(" UNION ALL ")
+            parts.join(" UNION ALL ")
         ))
         .bind::<SqlUuid, _>(user)
         .bind::<Nullable<Text>, _>(self.filter.status.map(|status| status.as_str()))
@@ -97,12 +98,24 @@ impl ItemPage {
     }
 }
 
-fn select_type(table: &str, call_type: CallType, is_later_page: bool) -> String {
+/// A table an item may be in, and what to select of it.
+const QUEUE: (&str, &str) = ("call_queue", ItemRow::WAITING);
+const ACTIVE: (&str, &str) = ("active_calls", ItemRow::PROCESSING);
+const HISTORY: (&str, &str) = ("call_queue_history", ItemRow::ENDED);
+
+fn select_type(table: &str, columns: &str, call_type: CallType, is_later_page: bool) -> String {
+    let id = if table == ACTIVE.0 { "item_id" } else { "id" };
     let after = if is_later_page {
-        "(due_at, id) < ($5, $6)"
+        format!("(due_at, {id}) < ($5, $6)")
     } else {
         // Names the parameters all the same, so that their types are known.
-        "($5::timestamptz IS NOT NULL AND $6::uuid IS NOT NULL)"
+        "($5::timestamptz IS NOT NULL AND $6::uuid IS NOT NULL)".into()
+    };
+    // The other tables each hold items of one status.
+    let status = if table == HISTORY.0 {
+        "($2::text IS NULL OR status = $2)"
+    } else {
+        "($2::text IS NULL OR true)"
     };
     // What is laid out for a campaign that is not started is not in the queue.
     let drafts = match call_type {
@@ -114,8 +127,7 @@ fn select_type(table: &str, call_type: CallType, is_later_page: bool) -> String 
     };
     format!(
         "(SELECT {columns} FROM {table} WHERE user_id = $1 AND call_type = '{call_type}' \
-         AND ($2::text IS NULL OR status = $2) AND ($3::uuid IS NULL OR campaign_id = $3) \
-         AND {after} {drafts} ORDER BY due_at DESC, id DESC LIMIT $4)",
-        columns = ItemRow::COLUMNS,
+         AND {status} AND ($3::uuid IS NULL OR campaign_id = $3) \
+         AND {after} {drafts} ORDER BY due_at DESC, {id} DESC LIMIT $4)"
     )
 }

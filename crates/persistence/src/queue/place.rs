@@ -44,15 +44,6 @@ struct PlaceRow {
     mean_hold_ms: f64,
 }
 
-/// The place of a waiting item; none for one that does not wait.
-pub(crate) fn place_of(
-    conn: &mut PgConnection,
-    item_id: Uuid,
-) -> Result<Option<QueuePlace>, Failure> {
-    let row = load(conn, item_id)?;
-    row.map(|row| row.place()).transpose()
-}
-
 /// An item with its place and the reason why it waits, if it does.
 pub(super) fn placed(conn: &mut PgConnection, item: QueueItem) -> Result<PlacedItem, Failure> {
     let (place, waiting_reason) = match load(conn, item.id.as_uuid())? {
@@ -75,9 +66,9 @@ fn load(conn: &mut PgConnection, item_id: Uuid) -> QueryResult<Option<PlaceRow>>
                  WHERE c.user_id = q.user_id AND (c.status <> 'draft' OR c.id = q.campaign_id) \
              ) END::bigint AS total, \
              u.concurrent_calls_limit AS user_limit, \
-             s.active_direct + s.active_campaign AS user_active, u.direct_reserved_slots, \
-             y.concurrent_calls_limit AS system_limit, y.active AS system_active, \
-             y.dispatch_paused, s.due_direct, \
+             (s.active_direct + s.active_campaign)::integer AS user_active, u.direct_reserved_slots, \
+             y.concurrent_calls_limit AS system_limit, y.active::integer AS system_active, \
+             y.dispatch_paused, s.due_direct::integer AS due_direct, \
              CASE q.call_type WHEN 'direct' THEN s.held_direct ELSE s.held_campaign END \
                  AS held_until, \
              coalesce(o.open, true) AS open, s.hold_samples, s.mean_hold_ms \
@@ -86,7 +77,7 @@ fn load(conn: &mut PgConnection, item_id: Uuid) -> QueryResult<Option<PlaceRow>>
          JOIN user_slots s ON s.user_id = q.user_id \
          CROSS JOIN system_state y \
          LEFT JOIN campaign_slots o ON o.campaign_id = q.campaign_id \
-         WHERE q.id = $1 AND q.status = 'queued'",
+         WHERE q.id = $1",
     )
     .bind::<SqlUuid, _>(item_id)
     .get_result(conn)

@@ -58,7 +58,9 @@ fn counts(
     let load = load_of(conn, user)?;
     let ended: Vec<EndedRow> = sql_query(
         "SELECT call_type::text AS call_type, status, count(*) AS items FROM call_queue_history \
-         WHERE user_id = $1 AND finished_at > now() - interval '24 hours' GROUP BY call_type, status",
+         WHERE user_id = $1 AND was_call IN (true, false) \
+             AND finished_at > now() - interval '24 hours' \
+         GROUP BY call_type, status",
     )
     .bind::<SqlUuid, _>(user)
     .load(conn)?;
@@ -90,13 +92,13 @@ fn counts(
 fn last_hour(conn: &mut PgConnection, user: Uuid) -> QueryResult<LastHourRow> {
     sql_query(
         "WITH items AS ( \
-             SELECT q.campaign_id, q.due_since, q.started_at, NULL::timestamptz AS finished_at \
-             FROM active_calls a JOIN call_queue q ON q.id = a.item_id \
-             WHERE a.user_id = $1 \
+             SELECT campaign_id, due_since, reserved_at AS started_at, \
+                 NULL::timestamptz AS finished_at \
+             FROM active_calls WHERE user_id = $1 \
              UNION ALL \
-             SELECT campaign_id, due_since, started_at, finished_at FROM call_queue_history \
+             SELECT campaign_id, due_since, reserved_at, finished_at FROM call_queue_history \
              WHERE user_id = $1 AND finished_at > now() - interval '1 hour' \
-                 AND started_at IS NOT NULL \
+                 AND was_call \
          ), started AS ( \
              SELECT extract(epoch FROM i.started_at - greatest(i.due_since, c.started_at)) AS waited \
              FROM items i LEFT JOIN campaigns c ON c.id = i.campaign_id \

@@ -1,4 +1,4 @@
-//! Rows of the view `call_records`, and of `call_events`.
+//! Calls as `active_calls` and `call_queue_history` tell them, and rows of `call_events`.
 
 use callq_domain::{
     AgentId, Call, CallId, CallStatus, CallTransition, ContactId, ExecutionId, PhoneNumber,
@@ -54,11 +54,28 @@ pub(crate) struct CallRow {
 }
 
 impl CallRow {
-    /// Every call, up or ended. A condition on `id` or `user_id` may follow.
-    pub(crate) const SELECT: &'static str = "SELECT id, item_id, user_id, agent_id, contact_id, \
-        call_type::text AS call_type, campaign_id, phone_number, contact_name, provider, \
-        execution_id, status, reason, attempts, reserved_at, answered_at, ended_at, \
-        duration_seconds FROM call_records";
+    /// Calls that hold a slot.
+    pub(crate) const SELECT_LIVE: &'static str = "SELECT call_id AS id, item_id, user_id, \
+        agent_id, contact_id, call_type::text AS call_type, campaign_id, phone_number, \
+        contact_name, provider, execution_id, status::text AS status, reason, \
+        attempt::integer AS attempts, reserved_at, answered_at, NULL::timestamptz AS ended_at, \
+        NULL::integer AS duration_seconds FROM active_calls";
+
+    /// Calls that ended, if the condition that must follow asks for `was_call`.
+    pub(crate) const SELECT_ENDED: &'static str = "SELECT call_id AS id, id AS item_id, user_id, \
+        agent_id, contact_id, call_type::text AS call_type, campaign_id, phone_number, \
+        contact_name, provider, execution_id, outcome AS status, reason, \
+        attempts::integer AS attempts, reserved_at, answered_at, finished_at AS ended_at, \
+        duration_seconds FROM call_queue_history";
+
+    /// When the call began or, once it is over, ended: what lists are sorted by.
+    pub(crate) fn listed_at(&self) -> DateTime<Utc> {
+        self.ended_at.unwrap_or(self.reserved_at)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended_at.is_some()
+    }
 
     pub(crate) fn into_call(self) -> Result<Call, Failure> {
         Ok(Call {

@@ -1,11 +1,11 @@
-//! Rows of `campaigns`, with the counters of `campaign_slots` beside them.
+//! Rows of `campaigns`, with what waits, is up and has ended of each.
 
 use callq_domain::{
     AgentId, Campaign, CampaignFields, CampaignId, CampaignProgress, CampaignStatus, NewCampaign,
     UserId,
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use diesel::sql_types::{BigInt, Integer};
+use diesel::sql_types::BigInt;
 use diesel::{Insertable, QueryableByName};
 use uuid::Uuid;
 
@@ -42,22 +42,25 @@ pub(crate) struct CampaignRow {
 struct ProgressRow {
     #[diesel(sql_type = BigInt)]
     waiting: i64,
-    #[diesel(sql_type = Integer)]
-    active: i32,
-    #[diesel(sql_type = Integer)]
-    completed: i32,
-    #[diesel(sql_type = Integer)]
-    failed: i32,
-    #[diesel(sql_type = Integer)]
-    cancelled: i32,
-    #[diesel(sql_type = Integer)]
-    expired: i32,
+    #[diesel(sql_type = BigInt)]
+    active: i64,
+    #[diesel(sql_type = BigInt)]
+    completed: i64,
+    #[diesel(sql_type = BigInt)]
+    failed: i64,
+    #[diesel(sql_type = BigInt)]
+    cancelled: i64,
+    #[diesel(sql_type = BigInt)]
+    expired: i64,
 }
 
 impl CampaignRow {
     /// All there is to say of campaigns. A condition may name the campaign `c`.
     pub(crate) const SELECT: &'static str = "SELECT c.*, s.due::bigint + s.later AS waiting, \
-        s.active, s.completed, s.failed, s.cancelled, s.expired \
+        (SELECT count(*) FROM active_calls a \
+            WHERE a.user_id = c.user_id AND a.campaign_id = c.id) AS active, \
+        s.completed::bigint AS completed, s.failed::bigint AS failed, \
+        s.cancelled::bigint AS cancelled, s.expired::bigint AS expired \
         FROM campaigns c JOIN campaign_slots s ON s.campaign_id = c.id";
 
     pub(crate) fn status(&self) -> Result<CampaignStatus, Failure> {
@@ -103,16 +106,15 @@ impl ProgressRow {
             CampaignStatus::Draft => (waiting, 0),
             _ => (0, waiting),
         };
-        let of = |column, value| small_count(column, value).map(u64::from);
         let mut progress = CampaignProgress {
             total: 0,
             pending,
             queued,
-            processing: of("campaign_slots.active", self.active)?,
-            completed: of("campaign_slots.completed", self.completed)?,
-            failed: of("campaign_slots.failed", self.failed)?,
-            cancelled: of("campaign_slots.cancelled", self.cancelled)?,
-            expired: of("campaign_slots.expired", self.expired)?,
+            processing: count("active_calls", self.active)?,
+            completed: count("campaign_slots.completed", self.completed)?,
+            failed: count("campaign_slots.failed", self.failed)?,
+            cancelled: count("campaign_slots.cancelled", self.cancelled)?,
+            expired: count("campaign_slots.expired", self.expired)?,
         };
         progress.total = progress.pending
             + progress.queued

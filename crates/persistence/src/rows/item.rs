@@ -1,4 +1,5 @@
-//! Rows of `call_queue` and `call_queue_history`, which share their columns.
+//! Rows of the three tables an item lives in, one after the other: `call_queue`, `active_calls` and
+//! `call_queue_history`.
 
 use callq_domain::{
     AgentId, CallId, CallType, ContactId, ItemStatus, PhoneNumber, Priority, QueueItem,
@@ -12,7 +13,7 @@ use uuid::Uuid;
 use super::{origin, small_count, unreadable};
 use crate::Failure;
 
-/// An item, selected with [`ItemRow::COLUMNS`].
+/// An item, selected with the column list of its table.
 #[derive(QueryableByName)]
 pub(crate) struct ItemRow {
     #[diesel(sql_type = SqlUuid)]
@@ -60,11 +61,43 @@ pub(crate) struct ItemRow {
 }
 
 impl ItemRow {
-    /// The columns this row is made of, in a query over one table.
-    pub(crate) const COLUMNS: &'static str = "id, user_id, agent_id, contact_id, campaign_id, \
+    /// What to select of `call_queue`.
+    pub(crate) const WAITING: &'static str = "id, user_id, agent_id, contact_id, campaign_id, \
         call_type::text AS call_type, priority, position, status, phone_number, contact_name, \
         scheduled_for, wakes_at, due_at, expires_at, attempts, call_id, reason, queued_at, \
-        started_at, finished_at";
+        NULL::timestamptz AS started_at, NULL::timestamptz AS finished_at";
+
+    /// What to select of `active_calls`.
+    pub(crate) const PROCESSING: &'static str = "item_id AS id, user_id, agent_id, contact_id, \
+        campaign_id, call_type::text AS call_type, priority, position, 'processing' AS status, \
+        phone_number, contact_name, scheduled_for, NULL::timestamptz AS wakes_at, due_at, \
+        expires_at, attempt::integer AS attempts, call_id, NULL AS reason, queued_at, \
+        reserved_at AS started_at, NULL::timestamptz AS finished_at";
+
+    /// What to select of `call_queue_history`.
+    pub(crate) const ENDED: &'static str = "id, user_id, agent_id, contact_id, campaign_id, \
+        call_type::text AS call_type, priority, position, status, phone_number, contact_name, \
+        scheduled_for, wakes_at, due_at, expires_at, attempts::integer AS attempts, call_id, \
+        coalesce(reason, outcome) AS reason, queued_at, \
+        reserved_at AS started_at, finished_at";
+
+    /// The item of id `$1`, if it is of user `$2`, wherever it is.
+    pub(crate) fn by_id() -> String {
+        format!(
+            "SELECT {} FROM call_queue WHERE id = $1 AND user_id = $2 \
+             UNION ALL \
+             SELECT {processing} FROM active_calls \
+             WHERE item_id = $1 AND call_id = $1 AND user_id = $2 \
+             UNION ALL \
+             SELECT {processing} FROM active_calls \
+             WHERE item_id = $1 AND item_id <> call_id AND user_id = $2 \
+             UNION ALL \
+             SELECT {} FROM call_queue_history WHERE id = $1 AND user_id = $2",
+            Self::WAITING,
+            Self::ENDED,
+            processing = Self::PROCESSING,
+        )
+    }
 
     pub(crate) fn call_type(&self) -> Result<CallType, Failure> {
         CallType::from_name(&self.call_type)

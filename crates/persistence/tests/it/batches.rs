@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use callq_domain::{Admission, EngineStore, Outcome, ProgressBatch, SlotBatch, Target};
+use callq_domain::{Admission, EngineStore, Outcome, SlotBatch, Target};
 
 use crate::scene::{Scene, direct_call, phone_number};
 
@@ -27,7 +27,11 @@ async fn the_same_batch_sent_again_after_a_lost_answer_decides_nothing_anew() {
     };
 
     let first = scene.store.settle(scene.server, &batch).await.unwrap();
-    let again = scene.store.settle(scene.server, &batch).await.unwrap();
+    let resent = SlotBatch {
+        answered: Some(first.number - 1),
+        ..batch
+    };
+    let again = scene.store.settle(scene.server, &resent).await.unwrap();
 
     let (Admission::Started(one), Admission::Started(other)) =
         (&first.admissions[0], &again.admissions[0])
@@ -44,7 +48,7 @@ async fn the_same_batch_sent_again_after_a_lost_answer_decides_nothing_anew() {
         (one.item_id, one.place.position),
         (other.item_id, other.place.position)
     );
-    assert_eq!(scene.count("SELECT count(*) FROM call_queue"), 2);
+    assert_eq!(scene.count("SELECT count(*) FROM queue_items"), 2);
     scene.assert_counters_equal_rows().await;
 }
 
@@ -54,12 +58,14 @@ async fn an_admission_whose_caller_was_told_no_is_cancelled_if_it_was_kept() {
     let user = scene.user().await;
     let agent = scene.agent(user).await;
     scene.limit(user, 1).await;
+    let before = scene.look().await.number;
     let started = scene.started_call(user, agent).await.item_id;
     let waiting = scene.waiting_call(user, agent).await;
     let never_kept = callq_domain::QueueItemId::new();
 
     let batch = SlotBatch {
         disowned: vec![started, waiting, never_kept],
+        answered: Some(before),
         reserve: 5,
         ..SlotBatch::default()
     };
@@ -115,19 +121,12 @@ async fn a_resent_call_that_is_reserved_by_the_same_batch_is_given_out_once() {
         reserve: 5,
         ..SlotBatch::default()
     };
-    assert!(matches!(
-        scene
-            .store
-            .settle(scene.server, &batch)
-            .await
-            .unwrap()
-            .admissions[0],
-        Admission::Queued(_)
-    ));
+    let first = scene.store.settle(scene.server, &batch).await.unwrap();
+    assert!(matches!(first.admissions[0], Admission::Queued(_)));
     scene.sql("UPDATE system_state SET dispatch_paused = false");
 
     let resent = SlotBatch {
-        resent: true,
+        answered: Some(first.number - 1),
         ..batch
     };
     let outcome = scene.store.settle(scene.server, &resent).await.unwrap();
@@ -136,17 +135,7 @@ async fn a_resent_call_that_is_reserved_by_the_same_batch_is_given_out_once() {
         panic!("{outcome:?}");
     };
     assert_eq!(outcome.reserved.len(), 0, "it is its caller's to place");
-    let twice = ProgressBatch {
-        dialing: vec![call.request.attempt; 2],
-        ..ProgressBatch::default()
-    };
-    let leave = scene
-        .store
-        .record_progress(scene.server, &twice)
-        .await
-        .unwrap()
-        .dialing;
-    assert_eq!(leave, [true, false]);
+    assert_eq!(call.request.attempt.number, 1);
 }
 
 #[tokio::test]
@@ -168,7 +157,7 @@ async fn a_resent_call_that_is_over_is_not_admitted_again() {
         .await;
 
     let resent = SlotBatch {
-        resent: true,
+        answered: Some(first.number - 1),
         ..batch
     };
     let again = scene.store.settle(scene.server, &resent).await.unwrap();

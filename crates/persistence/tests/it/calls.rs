@@ -34,11 +34,11 @@ async fn a_call_is_read_live_and_ended_with_all_that_happened_to_it() {
     );
     assert_eq!(
         (call.status, call.origin, call.attempts),
-        (CallStatus::Reserved, Origin::Direct, 1)
+        (CallStatus::Dialing, Origin::Direct, 1)
     );
     assert_eq!(call.provider, ProviderName::new("simulator").unwrap());
     assert_eq!((call.execution_id, call.ended_at), (None, None));
-    assert_eq!(history, ["queued", "reserved"]);
+    assert_eq!(history, ["queued", "reserved", "dialing"]);
 
     scene.place(reserved.request.attempt).await;
     scene.end(id, Outcome::Busy).await;
@@ -56,7 +56,7 @@ async fn a_call_is_read_live_and_ended_with_all_that_happened_to_it() {
 }
 
 #[tokio::test]
-async fn calls_are_listed_newest_first_to_their_user_only() {
+async fn calls_are_listed_those_that_are_up_first_then_newest_first_to_their_user_only() {
     let scene = Scene::new().await;
     let (user, other) = (scene.user().await, scene.user().await);
     let (agent, foreign) = (scene.agent(user).await, scene.agent(other).await);
@@ -67,7 +67,7 @@ async fn calls_are_listed_newest_first_to_their_user_only() {
         .request
         .attempt
         .call_id;
-    let mut made = Vec::new();
+    let (mut up, mut over) = (Vec::new(), Vec::new());
     for nth in 0..5 {
         let id = scene
             .started_call(user, agent)
@@ -75,13 +75,13 @@ async fn calls_are_listed_newest_first_to_their_user_only() {
             .request
             .attempt
             .call_id;
-        made.push(id);
         if nth % 2 == 0 {
             scene.end(id, Outcome::Completed).await;
+            over.insert(0, id);
+        } else {
+            up.insert(0, id);
         }
     }
-    made.sort();
-    made.reverse();
 
     let mut seen = Vec::new();
     let mut request = first_page(2);
@@ -94,7 +94,7 @@ async fn calls_are_listed_newest_first_to_their_user_only() {
         }
     }
 
-    assert_eq!(seen, made);
+    assert_eq!(seen, [up, over].concat());
     assert!(scene.store.call(user, hidden).await.unwrap().is_none());
     assert!(
         scene
@@ -130,7 +130,7 @@ async fn a_call_that_went_back_to_the_queue_is_still_found() {
     assert_eq!(call.reason.as_deref(), Some("provider is busy"));
     assert_eq!(call.provider, ProviderName::new("http").unwrap());
     assert_eq!((call.attempts, call.reserved_at), (1, before.reserved_at));
-    assert_eq!(history, ["reserved", "queued"]);
+    assert_eq!(history, ["reserved", "dialing", "queued"]);
     assert_eq!(
         scene.store.calls(user, first_page(9)).await.unwrap().items,
         []
@@ -156,7 +156,7 @@ async fn a_call_that_went_back_to_the_queue_is_still_found() {
     assert_eq!(call.status, CallStatus::Ended(Outcome::Cancelled));
     assert_eq!(call.reason.as_deref(), Some("cancelled by its owner"));
     assert!(call.ended_at.is_some());
-    assert_eq!(history, ["reserved", "queued", "cancelled"]);
+    assert_eq!(history, ["reserved", "dialing", "queued", "cancelled"]);
 }
 
 #[tokio::test]
@@ -170,5 +170,5 @@ async fn a_campaigns_call_names_its_campaign_and_contact() {
 
     assert_eq!(call.origin, Origin::Campaign(campaign));
     assert!(call.contact_id.is_some());
-    assert_eq!(history, ["queued", "reserved"]);
+    assert_eq!(history, ["queued", "reserved", "dialing"]);
 }

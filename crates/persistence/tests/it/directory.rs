@@ -266,12 +266,17 @@ async fn a_campaign_keeps_its_contacts_until_it_is_over_and_its_agent_for_ever()
 #[tokio::test]
 async fn a_foreign_key_that_refuses_late_reads_as_a_conflict() {
     let scene = Scene::new().await;
-    let (user, other) = (scene.user().await, scene.user().await);
+    let user = scene.user().await;
     let (agent, contact) = (scene.agent(user).await, scene.contact(user).await);
-    // Rows that the look before the deletion does not see, as if they came up in between.
+    // A call that the look before the deletion does not see, because it comes up in between.
     scene.sql(&format!(
-        "INSERT INTO call_queue (user_id, agent_id, contact_id, call_type, phone_number, due_at, due_since) \
-         VALUES ('{other}', '{agent}', '{contact}', 'direct', '+14155552671', now(), now())"
+        "CREATE FUNCTION call_in_between() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             INSERT INTO call_queue (user_id, agent_id, contact_id, call_type, phone_number) \
+             VALUES ('{user}', '{agent}', '{contact}', 'direct', '+14155552671'); \
+             RETURN OLD; \
+         END $$; \
+         CREATE TRIGGER late BEFORE DELETE ON agents FOR EACH ROW EXECUTE FUNCTION call_in_between(); \
+         CREATE TRIGGER late BEFORE DELETE ON contacts FOR EACH ROW EXECUTE FUNCTION call_in_between();"
     ));
 
     let of_agent = scene.store.delete_agent(user, agent).await;

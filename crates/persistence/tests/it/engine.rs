@@ -1,8 +1,8 @@
 //! What happens to a call happens once, and in one direction.
 
 use callq_domain::{
-    Attempt, CallId, Ending, EndingEffect, EngineStore, ExecutionId, OperatorStore, Outcome,
-    ProgressBatch, ReportedStatus, ServerId, SlotBatch, StatusEvent,
+    CallId, Ending, EndingEffect, EngineStore, ExecutionId, OperatorStore, Outcome, ProgressBatch,
+    ReportedStatus, ServerId, SlotBatch, StatusEvent,
 };
 
 use crate::scene::Scene;
@@ -28,19 +28,6 @@ pub(crate) async fn end(
         ..SlotBatch::default()
     };
     scene.store.settle(server, &batch).await.unwrap().endings
-}
-
-pub(crate) async fn mark(scene: &Scene, server: ServerId, attempt: Attempt) -> bool {
-    let batch = ProgressBatch {
-        dialing: vec![attempt],
-        ..ProgressBatch::default()
-    };
-    scene
-        .store
-        .record_progress(server, &batch)
-        .await
-        .unwrap()
-        .dialing[0]
 }
 
 pub(crate) fn event(call_id: CallId, status: ReportedStatus) -> StatusEvent {
@@ -82,7 +69,10 @@ async fn a_call_ends_once_however_often_it_is_said() {
 
     assert_eq!(both, [EndingEffect::Ended, EndingEffect::Ignored]);
     assert_eq!(late, [EndingEffect::Ignored, EndingEffect::UnknownCall]);
-    assert_eq!(scene.count("SELECT count(*) FROM calls"), 1);
+    assert_eq!(
+        scene.count("SELECT count(*) FROM call_records WHERE ended_at IS NOT NULL"),
+        1
+    );
     scene.assert_counters_equal_rows().await;
 }
 
@@ -92,7 +82,6 @@ async fn statuses_only_move_forward_and_an_event_may_name_the_call_first() {
     let user = scene.user().await;
     let agent = scene.agent(user).await;
     let attempt = scene.started_call(user, agent).await.request.attempt;
-    assert!(mark(&scene, scene.server, attempt).await);
     let told = |status| {
         let batch = ProgressBatch {
             events: vec![event(attempt.call_id, status)],

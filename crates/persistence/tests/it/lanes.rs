@@ -105,7 +105,7 @@ async fn the_order_within_a_campaign_is_that_of_its_contacts_and_positions_never
         let started = scene.dispatch(10).await;
         let id = started[0].item_id;
         positions.push(scene.count(&format!(
-            "SELECT position FROM call_queue WHERE id = '{id}'"
+            "SELECT position FROM active_calls WHERE item_id = '{id}'"
         )));
         scene
             .end(started[0].request.attempt.call_id, Outcome::NoAnswer)
@@ -115,7 +115,8 @@ async fn the_order_within_a_campaign_is_that_of_its_contacts_and_positions_never
         positions.windows(2).all(|pair| pair[0] < pair[1]),
         "{positions:?}"
     );
-    assert_eq!(scene.count("SELECT failed FROM campaign_slots"), 20);
+    let failed = "SELECT count(*) FROM call_queue_history WHERE status = 'failed'";
+    assert_eq!(scene.count(failed), 20);
     assert_eq!(
         scene.count("SELECT count(*) FROM campaigns WHERE status = 'completed'"),
         1

@@ -17,6 +17,9 @@ use crate::scene::{Scene, count, direct_call, parsed, texts};
 const FIRST: &str = "2026-11-20-000000_create_campaign_queue";
 const DIRECT: &str = "2026-11-21-000000_add_direct_calls";
 const ENGINE: &str = "2026-11-22-000000_create_engine";
+const WHOLE: &str = "2026-11-24-000000_move_calls_whole";
+const SETTLE: &str = "2026-11-24-000001_settle_in_one_call";
+const ALL: [&str; 5] = [FIRST, DIRECT, ENGINE, WHOLE, SETTLE];
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
 const OLD_DEPLOYMENT: &str = "
@@ -39,6 +42,9 @@ const OLD_DEPLOYMENT: &str = "
         CROSS JOIN LATERAL (SELECT (ARRAY['queued', 'processing', 'completed', 'failed', 'cancelled', 'expired'])
             [1 + c.n % 6] AS status) s";
 
+/// As when every server has stopped.
+const STOPPED: &str = "UPDATE servers SET lease_until = clock_timestamp()";
+
 /// Every item with all that must survive, as sorted texts.
 fn items(connection: &mut PgConnection, table: &str) -> BTreeSet<String> {
     let query = format!(
@@ -54,17 +60,24 @@ fn names(status: Vec<MigrationStatus>) -> Vec<(String, bool)> {
     status.map(|one| (one.name, one.applied)).collect()
 }
 
-fn all(applied: [bool; 3]) -> Vec<(String, bool)> {
-    let names = [FIRST, DIRECT, ENGINE].map(String::from);
-    names.into_iter().zip(applied).collect()
+/// Every migration, of which the first so many are applied.
+fn all(applied: usize) -> Vec<(String, bool)> {
+    let names = ALL.iter().map(|name| String::from(*name));
+    names.zip((0..).map(|nth| nth < applied)).collect()
+}
+
+/// Takes back the last so many migrations.
+fn down(url: &str, count: usize) {
+    for _ in 0..count {
+        migrations::down(url).unwrap();
+    }
 }
 
 /// A database as the campaign-only queue left it.
 fn old_deployment() -> TestDatabase {
     let database = TestDatabase::empty();
     migrations::up(database.url()).unwrap();
-    migrations::down(database.url()).unwrap();
-    migrations::down(database.url()).unwrap();
+    down(database.url(), 4);
     let mut connection = connect(database.url()).unwrap();
     connection.batch_execute(OLD_DEPLOYMENT).unwrap();
     database
@@ -75,8 +88,8 @@ fn each_step_is_named_and_told() {
     let database = TestDatabase::empty();
     let url = database.url();
     let applied = || names(migrations::status(url).unwrap());
-    assert_eq!(applied(), all([false, false, false]));
-    let missing = [FIRST, DIRECT, ENGINE].map(String::from).to_vec();
+    assert_eq!(applied(), all(0));
+    let missing = ALL.map(String::from).to_vec();
     assert_eq!(
         migrations::check_current(url),
         Err(MigrationError::Older(missing.clone()))
@@ -84,13 +97,13 @@ fn each_step_is_named_and_told() {
     assert_eq!(migrations::down(url), Err(MigrationError::NothingApplied));
 
     assert_eq!(migrations::up(url), Ok(missing));
-    assert_eq!(applied(), all([true, true, true]));
+    assert_eq!(applied(), all(5));
     assert_eq!(migrations::check_current(url), Ok(()));
     assert_eq!(migrations::up(url), Ok(Vec::new()));
 
-    assert_eq!(migrations::down(url), Ok(ENGINE.into()));
-    assert_eq!(applied(), all([true, true, false]));
-    let missing = vec![ENGINE.to_owned()];
+    assert_eq!(migrations::down(url), Ok(SETTLE.into()));
+    assert_eq!(applied(), all(4));
+    let missing = vec![SETTLE.to_owned()];
     assert_eq!(
         migrations::check_current(url),
         Err(MigrationError::Older(missing.clone()))
@@ -156,13 +169,58 @@ fn a_queue_full_of_campaign_calls_survives_up_down_and_up_again() {
     let listed = "SELECT count(*) FROM campaign_contacts";
     assert_eq!(count(&mut connection, listed), 6_000);
 
-    migrations::down(url).unwrap();
-    migrations::down(url).unwrap();
+    down(url, 4);
     assert_eq!(items(&mut connection, "call_queue"), old);
 
     migrations::up(url).unwrap();
     assert_eq!(items(&mut connection, "queue_items"), old);
     assert_eq!(differences(&mut connection), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn calls_in_every_state_survive_the_way_to_the_engine_before_and_back() {
+    let scene = Scene::new().await;
+    let url = scene.database.url();
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.limit(user, 4).await;
+    scene.campaign(user, 3).await;
+    let ended = scene.started_call(user, agent).await.request.attempt;
+    scene.place(ended).await;
+    scene.end(ended.call_id, Outcome::Busy).await;
+    let returned = scene.started_call(user, agent).await.request.attempt;
+    let placed = scene.started_call(user, agent).await.request.attempt;
+    scene.place(placed).await;
+    scene.started_call(user, agent).await;
+    scene.dispatch(1).await;
+    scene.give_back(returned).await;
+    scene.sql(STOPPED);
+    let told = |connection: &mut PgConnection| {
+        let calls = "SELECT concat_ws(' ', id, item_id, provider, execution_id, status, reason, attempts, reserved_at, \
+            ended_at, duration_seconds) FROM call_records ORDER BY id";
+        let events = "SELECT concat_ws(' ', at, item_id, call_id, attempt, status, reason, server) FROM call_events \
+            WHERE attempt IS NOT NULL ORDER BY item_id, at, status";
+        let items = "SELECT concat_ws(' ', id, status, priority, position, attempts, call_id) FROM queue_items ORDER BY id";
+        [calls, events, items].map(|query| texts(connection, query))
+    };
+    let mut connection = scene.connection();
+    let before = told(&mut connection);
+    assert_eq!(before.each_ref().map(Vec::len), [4, 14, 7], "{before:?}");
+
+    down(url, 2);
+    assert_eq!(differences(&mut connection), Vec::<String>::new());
+    assert_eq!(told(&mut connection), before);
+    // A server of that version that stops leaves no row behind.
+    scene.sql("DELETE FROM servers");
+    migrations::up(url).unwrap();
+
+    assert_eq!(differences(&mut connection), Vec::<String>::new());
+    assert_eq!(told(&mut connection), before);
+    let heir = callq_domain::ServerId::new();
+    let lease = std::time::Duration::from_secs(60);
+    scene.store.renew_lease(heir, lease).await.unwrap();
+    let adopted = scene.store.adopt_orphans(heir).await.unwrap();
+    assert_eq!(adopted.len(), 3, "every call that is up has an owner again");
 }
 
 fn differences(connection: &mut PgConnection) -> Vec<String> {
@@ -210,8 +268,8 @@ async fn direct_calls_are_set_aside_by_down_and_put_back_by_up() {
     let before = direct(&mut connection);
     assert_eq!(before.len(), 6);
 
-    migrations::down(url).unwrap();
-    migrations::down(url).unwrap();
+    scene.sql(STOPPED);
+    down(url, 4);
     assert_eq!(count(&mut connection, "SELECT count(*) FROM call_queue"), 2);
     assert_eq!(
         count(
@@ -236,11 +294,10 @@ async fn direct_calls_set_aside_do_not_outlive_their_users() {
     scene.limit(user, 0).await;
     scene.waiting_call(user, scene.agent(user).await).await;
 
-    for _ in 0..3 {
-        migrations::down(url).unwrap();
-    }
+    scene.sql(STOPPED);
+    down(url, 5);
 
-    assert_eq!(migrations::up(url).map(|applied| applied.len()), Ok(3));
+    assert_eq!(migrations::up(url).map(|applied| applied.len()), Ok(5));
 }
 
 #[tokio::test]
@@ -250,15 +307,21 @@ async fn down_refuses_to_lose_calls() {
     let user = scene.user().await;
     let call = scene.started_call(user, scene.agent(user).await).await;
 
+    down(url, 1);
+    let refused = migrations::down(url).unwrap_err().to_string();
+    assert!(refused.contains("a server is running"), "{refused}");
+    scene.sql(STOPPED);
+    down(url, 1);
     let refused = migrations::down(url).unwrap_err().to_string();
     assert!(refused.contains("calls hold slots"), "{refused}");
 
+    migrations::up(url).unwrap();
     scene
         .end(call.request.attempt.call_id, Outcome::Completed)
         .await;
+    down(url, 2);
     let refused = migrations::down(url).unwrap_err().to_string();
     assert!(refused.contains("discard call records"), "{refused}");
-    assert_eq!(migrations::check_current(url), Ok(()));
 
     let told = format!("{url}&options=-c%20callq.discard_call_records%3Don");
     assert_eq!(migrations::down(&told), Ok(ENGINE.into()));
@@ -277,14 +340,11 @@ fn a_migration_that_fails_leaves_the_schema_as_it_was() {
     let failed = migrations::up(url).unwrap_err();
 
     assert!(matches!(failed, MigrationError::Failed(_)), "{failed}");
-    assert_eq!(
-        names(migrations::status(url).unwrap()),
-        all([false, false, false])
-    );
+    assert_eq!(names(migrations::status(url).unwrap()), all(0));
     connection
         .batch_execute("DROP TABLE idempotency_keys")
         .unwrap();
-    assert_eq!(migrations::up(url).map(|applied| applied.len()), Ok(3));
+    assert_eq!(migrations::up(url).map(|applied| applied.len()), Ok(5));
 }
 
 #[test]
@@ -306,7 +366,7 @@ fn servers_that_start_together_migrate_once() {
         servers.map(|server| server.join().unwrap()).collect()
     });
 
-    assert_eq!(applied.iter().sum::<usize>(), 2, "{applied:?}");
+    assert_eq!(applied.iter().sum::<usize>(), 4, "{applied:?}");
     assert_eq!(migrations::check_current(url), Ok(()));
 }
 
@@ -379,18 +439,23 @@ async fn a_priority_that_is_named_is_kept() {
 async fn history_that_came_before_its_partition_is_moved_into_it() {
     let scene = Scene::new().await;
     let partitions =
-        "SELECT relname FROM pg_class WHERE relname ~ '^call_events_2[0-9_]+$' ORDER BY 1";
+        "SELECT relname FROM pg_class WHERE relname ~ '^call_queue_history_2[0-9_]{6}$' ORDER BY 1";
     let mut connection = scene.connection();
     let before = texts(&mut connection, partitions);
     assert_eq!(before.len(), 3);
     let last = &before[2];
     scene.sql(&format!(
-        "DROP TABLE {last}; INSERT INTO call_events (at, user_id, item_id, status) \
-         SELECT date_trunc('month', now()) + interval '2 months 3 days', uuid_v7(), uuid_v7(), 'queued' \
-         FROM generate_series(1, 5)"
+        "DROP TABLE {last}; INSERT INTO call_queue_history (finished_at, id, user_id, agent_id, \
+             call_type, priority, position, status, phone_number, due_at, due_since, queued_at, attempts, was_call) \
+         SELECT date_trunc('month', now()) + interval '2 months 3 days', uuid_v7(), uuid_v7(), uuid_v7(), \
+             'direct', 100, n, 'cancelled', '+14155552671', now(), now(), now(), 0, false \
+         FROM generate_series(1, 5) n"
     ));
     assert_eq!(
-        count(&mut connection, "SELECT count(*) FROM call_events_default"),
+        count(
+            &mut connection,
+            "SELECT count(*) FROM call_queue_history_default"
+        ),
         5
     );
 
@@ -398,7 +463,10 @@ async fn history_that_came_before_its_partition_is_moved_into_it() {
 
     assert_eq!(texts(&mut connection, partitions), before);
     assert_eq!(
-        count(&mut connection, "SELECT count(*) FROM call_events_default"),
+        count(
+            &mut connection,
+            "SELECT count(*) FROM call_queue_history_default"
+        ),
         0
     );
     assert_eq!(

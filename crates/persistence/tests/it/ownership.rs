@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use callq_domain::{
-    Attempt, EndingEffect, EngineStore, Outcome, OwnershipStore, ProgressBatch, ReportedStatus,
-    ServerId, SlotBatch,
+    Attempt, CallStore, EndingEffect, EngineStore, Outcome, OwnershipStore, ProgressBatch,
+    ReportedStatus, ServerId, SlotBatch,
 };
 
 use crate::scene::Scene;
 
-use crate::engine::{end, ending, event, mark};
+use crate::engine::{end, ending, event};
 
 #[tokio::test]
-async fn only_the_owner_of_the_current_attempt_may_mark_end_or_return_it() {
+async fn only_the_owner_of_the_current_attempt_may_record_end_or_return_it() {
     let scene = Scene::new().await;
     let user = scene.user().await;
     let agent = scene.agent(user).await;
@@ -37,8 +37,14 @@ async fn only_the_owner_of_the_current_attempt_may_mark_end_or_return_it() {
         ..SlotBatch::default()
     };
 
-    assert!(!mark(&scene, stranger, attempt).await);
-    assert!(!mark(&scene, scene.server, later).await);
+    let placed = |attempt| ProgressBatch {
+        placed: vec![(attempt, callq_domain::ExecutionId::new("x").unwrap())],
+        ..ProgressBatch::default()
+    };
+    for (server, attempt) in [(stranger, attempt), (scene.server, later)] {
+        let outcome = scene.store.record_progress(server, &placed(attempt)).await;
+        assert_eq!(outcome.unwrap().placed, [false]);
+    }
     let number = attempt.number;
     assert_eq!(
         end(
@@ -77,11 +83,6 @@ async fn only_the_owner_of_the_current_attempt_may_mark_end_or_return_it() {
         [None]
     );
 
-    assert!(mark(&scene, scene.server, attempt).await);
-    assert!(
-        !mark(&scene, scene.server, attempt).await,
-        "an attempt is sent once in its life"
-    );
     assert_eq!(
         end(
             &scene,
@@ -94,14 +95,36 @@ async fn only_the_owner_of_the_current_attempt_may_mark_end_or_return_it() {
 }
 
 #[tokio::test]
-async fn a_server_whose_lease_is_over_may_send_nothing() {
+async fn a_server_whose_lease_is_over_starts_nothing_and_may_still_end_calls() {
     let scene = Scene::new().await;
     let user = scene.user().await;
     let agent = scene.agent(user).await;
     let attempt = scene.started_call(user, agent).await.request.attempt;
+    scene.campaign(user, 1).await;
     scene.sql("UPDATE servers SET lease_until = clock_timestamp() - interval '1 millisecond'");
 
-    assert!(!mark(&scene, scene.server, attempt).await);
+    let number = callq_domain::Target::Number("+14155550100".parse().unwrap());
+    for batch in [
+        SlotBatch {
+            reserve: 1,
+            ..SlotBatch::default()
+        },
+        SlotBatch {
+            admissions: vec![crate::scene::direct_call(user, agent, number)],
+            ..SlotBatch::default()
+        },
+    ] {
+        let refused = scene.store.settle(scene.server, &batch).await;
+        assert!(
+            matches!(refused, Err(callq_domain::StoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+    }
+    let ended = end(&scene, scene.server, vec![ending(attempt.call_id, None)]).await;
+
+    assert_eq!(ended, [EndingEffect::Ended]);
+    assert_eq!(scene.count("SELECT count(*) FROM active_calls"), 0);
+    assert_eq!(scene.count("SELECT count(*) FROM call_queue"), 1);
 }
 
 #[tokio::test]
@@ -134,15 +157,13 @@ async fn a_placed_call_is_not_put_back_whoever_asks() {
 }
 
 #[tokio::test]
-async fn orphans_of_a_dead_server_are_put_back_looked_up_or_adopted() {
+async fn orphans_of_a_dead_server_are_looked_up_or_adopted() {
     let scene = Scene::new().await;
     let user = scene.user().await;
     let agent = scene.agent(user).await;
-    scene.limit(user, 3).await;
-    let reserved = scene.started_call(user, agent).await;
+    scene.limit(user, 2).await;
     let dialing = scene.started_call(user, agent).await.request.attempt;
     let placed = scene.started_call(user, agent).await.request.attempt;
-    assert!(mark(&scene, scene.server, dialing).await);
     scene.place(placed).await;
     let heir = ServerId::new();
     scene
@@ -170,15 +191,6 @@ async fn orphans_of_a_dead_server_are_put_back_looked_up_or_adopted() {
     let mut expected = vec![(dialing.call_id, "unknown"), (placed.call_id, "dialing")];
     expected.sort();
     assert_eq!(adopted, expected);
-    let waiting = format!(
-        "SELECT count(*) FROM call_queue WHERE id = '{}' AND status = 'queued'",
-        reserved.item_id
-    );
-    assert_eq!(scene.count(&waiting), 1);
-    assert!(
-        !mark(&scene, scene.server, reserved.request.attempt).await,
-        "the dead send nothing"
-    );
     let doubtful = scene
         .store
         .doubtful_calls(heir, Duration::from_secs(3600))
@@ -188,41 +200,113 @@ async fn orphans_of_a_dead_server_are_put_back_looked_up_or_adopted() {
         doubtful.iter().map(|one| one.attempt).collect::<Vec<_>>(),
         [dialing]
     );
-    let batch = SlotBatch {
-        reserve: 5,
+    let (_, history) = scene
+        .store
+        .call(user, placed.call_id)
+        .await
+        .unwrap()
+        .unwrap();
+    let told: Vec<_> = history
+        .iter()
+        .map(|entry| (entry.status.as_str(), entry.server))
+        .collect();
+    let (first, heir_said) = (Some(scene.server), Some(heir));
+    assert_eq!(
+        told,
+        [
+            ("reserved", first),
+            ("dialing", first),
+            ("placed", first),
+            ("dialing", heir_said)
+        ],
+        "who did what stays told"
+    );
+    let late = SlotBatch {
+        reserve: 1,
         ..SlotBatch::default()
     };
-    let again = scene.store.settle(heir, &batch).await.unwrap().reserved;
-    assert_eq!(
-        (again[0].item_id, again[0].request.attempt.number),
-        (reserved.item_id, 2)
+    assert!(
+        scene.store.settle(scene.server, &late).await.is_err(),
+        "the dead start nothing"
     );
+    assert_eq!(scene.count("SELECT count(*) FROM servers"), 1);
     scene.assert_counters_equal_rows().await;
 }
 
 #[tokio::test]
-async fn a_reservation_whose_answer_was_lost_is_put_back_and_not_one_in_use() {
+async fn a_reservation_whose_answer_was_lost_goes_back_and_not_one_in_use() {
     let scene = Scene::new().await;
     let user = scene.user().await;
     let agent = scene.agent(user).await;
-    let lost = scene.started_call(user, agent).await.item_id;
-    let fresh = scene.started_call(user, agent).await.item_id;
-    scene.sql(&format!(
-        "UPDATE active_calls SET reserved_at = reserved_at - interval '11 seconds' WHERE item_id = '{lost}'"
-    ));
+    scene.campaign(user, 1).await;
+    let in_use = scene.started_call(user, agent).await;
+    let answered = scene.look().await.number;
+    let lost = scene.dispatch(1).await.remove(0);
 
-    scene
-        .store
-        .return_stale_reservations(scene.server)
-        .await
-        .unwrap();
-
-    let of = |id| {
-        scene.count(&format!(
-            "SELECT count(*) FROM call_queue WHERE id = '{id}' AND status = 'queued'"
-        ))
+    let next = SlotBatch {
+        answered: Some(answered),
+        ..SlotBatch::default()
     };
-    assert_eq!((of(lost), of(fresh)), (1, 0));
+    scene.store.settle(scene.server, &next).await.unwrap();
+
+    let waiting = format!(
+        "SELECT count(*) FROM call_queue WHERE id = '{}'",
+        lost.item_id
+    );
+    let active = format!(
+        "SELECT count(*) FROM active_calls WHERE item_id = '{}'",
+        in_use.item_id
+    );
+    assert_eq!((scene.count(&waiting), scene.count(&active)), (1, 1));
+    let again = scene.dispatch(1).await.remove(0);
+    assert_eq!(
+        (again.item_id, again.request.attempt.number),
+        (lost.item_id, 2)
+    );
+    scene.assert_counters_equal_rows().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_that_was_given_up_never_takes_effect_behind_the_next() {
+    let scene = std::sync::Arc::new(Scene::new().await);
+    let user = scene.user().await;
+    scene.campaign(user, 2).await;
+    let answered = scene.look().await.number;
+    // Both wait for the engine's lock, and the second was sent because the first was given up.
+    let mut other = scene.connection();
+    diesel::connection::SimpleConnection::batch_execute(&mut other, "BEGIN; SELECT lock_engine()")
+        .unwrap();
+    let settle = |answered| {
+        let scene = scene.clone();
+        tokio::spawn(async move {
+            let batch = SlotBatch {
+                reserve: 1,
+                answered,
+                ..SlotBatch::default()
+            };
+            scene.store.settle(scene.server, &batch).await
+        })
+    };
+    let given_up = settle(None);
+    scene.until_waiting_for_lock(1).await;
+    let next = settle(Some(answered));
+    scene.until_waiting_for_lock(2).await;
+    diesel::connection::SimpleConnection::batch_execute(&mut other, "COMMIT").unwrap();
+
+    let (given_up, next) = (given_up.await.unwrap(), next.await.unwrap().unwrap());
+
+    // Whichever had the lock first, the one call that is up is the one that was answered for.
+    assert_eq!(next.reserved.len(), 1);
+    let up = format!(
+        "SELECT count(*) FROM active_calls WHERE item_id = '{}'",
+        next.reserved[0].item_id
+    );
+    assert_eq!(scene.count(&up), 1);
+    assert_eq!(
+        scene.count("SELECT count(*) FROM active_calls"),
+        1,
+        "{given_up:?}"
+    );
     scene.assert_counters_equal_rows().await;
 }
 
@@ -242,7 +326,9 @@ async fn an_overdue_call_ends_as_timed_out_whatever_its_hang_up_is_reported_as()
     scene.end(attempt.call_id, Outcome::Completed).await;
 
     assert_eq!(
-        scene.count("SELECT count(*) FROM calls WHERE status = 'failed' AND reason = 'timed_out'"),
+        scene.count(
+            "SELECT count(*) FROM call_records WHERE status = 'failed' AND reason = 'timed_out'"
+        ),
         1
     );
 }
@@ -253,7 +339,6 @@ async fn proof_of_life_outweighs_an_older_proof_of_absence() {
     let user = scene.user().await;
     let agent = scene.agent(user).await;
     let attempt = scene.started_call(user, agent).await.request.attempt;
-    assert!(mark(&scene, scene.server, attempt).await);
     let lost = ProgressBatch {
         unknown: vec![(attempt, "lost".into())],
         ..ProgressBatch::default()

@@ -427,8 +427,8 @@ async fn the_statistics_count_the_day_and_measure_the_hour() {
     let (scene, user) = busy_scene().await;
     scene.sql(
         "UPDATE campaigns SET started_at = started_at - interval '1 hour'; \
-         UPDATE call_queue SET due_since = started_at - interval '8 s' WHERE status = 'processing'; \
-         UPDATE call_queue_history SET due_since = coalesce(started_at, now()) - interval '8 s'",
+         UPDATE active_calls SET due_since = reserved_at - interval '8 s'; \
+         UPDATE call_queue_history SET due_since = coalesce(reserved_at, now()) - interval '8 s'",
     );
 
     let statistics = scene.store.queue_statistics(user).await.unwrap();

@@ -9,6 +9,7 @@ use callq_domain::{
     OperatorStore, Outcome, ProgressBatch, QueueStore, SlotBatch, Target, UserChange,
 };
 use callq_persistence::{Database, PostgresStore};
+use diesel::connection::SimpleConnection;
 use tokio::sync::Barrier;
 
 use crate::scene::{Scene, direct_call, phone_number};
@@ -190,11 +191,6 @@ async fn a_crowd_of_every_operation_breaks_no_limit_and_leaves_counters_equal_to
                         }
                         5 => {
                             if let Some(attempt) = mine.pop() {
-                                let marked = ProgressBatch {
-                                    dialing: vec![attempt],
-                                    ..ProgressBatch::default()
-                                };
-                                store.record_progress(scene.server, &marked).await.unwrap();
                                 let placed = ProgressBatch {
                                     placed: vec![(attempt, ExecutionId::new("x").unwrap())],
                                     ..ProgressBatch::default()
@@ -234,8 +230,8 @@ async fn a_crowd_of_every_operation_breaks_no_limit_and_leaves_counters_equal_to
 
     scene.assert_counters_equal_rows().await;
     assert_eq!(scene.count("SELECT count(*) FROM priority_violations"), 0);
-    let accepted =
-        "SELECT (SELECT count(*) FROM call_queue) + (SELECT count(*) FROM call_queue_history)";
+    let accepted = "SELECT (SELECT count(*) FROM call_queue) + (SELECT count(*) FROM active_calls) \
+         + (SELECT count(*) FROM call_queue_history)";
     let logged = "SELECT count(DISTINCT item_id) FROM call_events";
     assert_eq!(
         scene.count(accepted),
@@ -257,11 +253,6 @@ async fn progress_and_endings_of_the_same_calls_never_deadlock() {
         for _ in 0..20 {
             attempts.push(scene.started_call(user, agent).await.request.attempt);
         }
-        let marked = ProgressBatch {
-            dialing: attempts.clone(),
-            ..ProgressBatch::default()
-        };
-        store.record_progress(scene.server, &marked).await.unwrap();
         let (some, others) = attempts.split_at(10);
         // Placements of the later calls, events of the earlier ones: out of order if not locked together.
         let progress = ProgressBatch {
@@ -314,5 +305,50 @@ fn ended(call_id: callq_domain::CallId) -> callq_domain::Ending {
         execution_id: None,
         reason: None,
         duration_seconds: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_agent_or_contact_is_deleted_as_it_starts_is_refused_and_counts_nowhere() {
+    for deleted in ["agents", "contacts"] {
+        let scene = Arc::new(Scene::new().await);
+        let user = scene.user().await;
+        let (agent, contact) = (scene.agent(user).await, scene.contact(user).await);
+        let mut deleting = scene.connection();
+        deleting
+            .batch_execute(&format!(
+                "BEGIN; DELETE FROM {deleted} WHERE user_id = '{user}'"
+            ))
+            .unwrap();
+        let starting = tokio::spawn({
+            let scene = scene.clone();
+            async move {
+                let batch = SlotBatch {
+                    admissions: vec![direct_call(user, agent, Target::Contact(contact))],
+                    ..SlotBatch::default()
+                };
+                let first = scene.store.settle(scene.server, &batch).await;
+                let again = SlotBatch {
+                    answered: Some(0),
+                    ..batch
+                };
+                (first, scene.store.settle(scene.server, &again).await)
+            }
+        });
+        scene.until_waiting_for_lock(1).await;
+        deleting.batch_execute("COMMIT").unwrap();
+
+        let (first, again) = starting.await.unwrap();
+
+        assert!(
+            matches!(first, Err(callq_domain::StoreError::Unavailable(_))),
+            "{first:?}"
+        );
+        assert!(
+            matches!(again.unwrap().admissions[0], Admission::Refused(_)),
+            "{deleted}"
+        );
+        assert_eq!(scene.count("SELECT count(*) FROM queue_items"), 0);
+        scene.assert_counters_equal_rows().await;
     }
 }

@@ -149,6 +149,12 @@ impl Scene {
         outcome.admissions.into_iter().next().unwrap()
     }
 
+    /// Settles nothing in particular.
+    pub(crate) async fn look(&self) -> callq_domain::SlotOutcome {
+        let batch = SlotBatch::default();
+        self.store.settle(self.server, &batch).await.unwrap()
+    }
+
     /// Gives free slots to at most so many waiting calls.
     pub(crate) async fn dispatch(&self, reserve: u32) -> Vec<ReservedCall> {
         let batch = SlotBatch {
@@ -162,14 +168,8 @@ impl Scene {
             .reserved
     }
 
-    /// Takes a reserved call to its provider.
+    /// Has a provider take a call.
     pub(crate) async fn place(&self, attempt: Attempt) {
-        let dialing = ProgressBatch {
-            dialing: vec![attempt],
-            ..ProgressBatch::default()
-        };
-        let outcome = self.store.record_progress(self.server, &dialing).await;
-        assert_eq!(outcome.unwrap().dialing, [true]);
         let placed = ProgressBatch {
             placed: vec![(attempt, ExecutionId::new("execution").unwrap())],
             ..ProgressBatch::default()
@@ -209,6 +209,15 @@ impl Scene {
 
     pub(crate) async fn assert_counters_equal_rows(&self) {
         assert_eq!(self.store.audit().await.unwrap(), []);
+    }
+
+    /// Returns once so many connections wait for a lock.
+    pub(crate) async fn until_waiting_for_lock(&self, connections: i64) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity \
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while self.count(waiting) < connections {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) fn connection(&self) -> PgConnection {

@@ -186,6 +186,19 @@ fn from_its_fourth_attempt_a_returned_call_sleeps_and_stands_in_nobodys_way() {
 }
 
 #[test]
+fn a_call_that_comes_back_without_a_delay_never_sleeps() {
+    let mut scene = Scene::new(5, &[5]);
+    let (stubborn, _) = scene.ask(1);
+    for attempt in 1..=5 {
+        let settled = scene.put_back(stubborn, attempt, 0);
+
+        let waiting = settled.returns[0].as_ref().expect("it was current");
+        assert_eq!(waiting.place.position, 1);
+        assert_eq!(started(&settled), [stubborn]);
+    }
+}
+
+#[test]
 fn more_tells_that_a_larger_budget_would_have_started_more() {
     let mut scene = Scene::new(2, &[5]);
     scene.line_up(1, 3);

@@ -80,7 +80,6 @@ fn an_unknown_call_keeps_its_slot_until_it_is_proven() {
     let (id, _) = scene.ask(1);
     let (next, _) = scene.ask(1);
     let call = CallId::from(id.as_uuid());
-    assert!(scene.queue.progress(call, CallStatus::Dialing));
     assert!(scene.queue.progress(call, CallStatus::Unknown));
     assert_eq!(scene.sweep_at(1_000_000_000), []);
 
@@ -96,7 +95,6 @@ fn a_call_that_was_heard_ringing_cannot_be_returned() {
     let mut scene = Scene::new(1, &[1]);
     let (id, _) = scene.ask(1);
     let call = CallId::from(id.as_uuid());
-    assert!(scene.queue.progress(call, CallStatus::Dialing));
     assert!(scene.queue.progress(call, CallStatus::Ringing));
 
     assert_eq!(scene.put_back(id, 1, 0).returns, [None]);
@@ -108,7 +106,6 @@ fn progress_goes_forward_only_and_never_ends_a_call() {
     let mut scene = Scene::new(1, &[1]);
     let (id, _) = scene.ask(1);
     let call = CallId::from(id.as_uuid());
-    assert!(scene.queue.progress(call, CallStatus::Dialing));
     assert!(scene.queue.progress(call, CallStatus::InProgress));
 
     assert!(!scene.queue.progress(call, CallStatus::Ringing));
