@@ -7,10 +7,21 @@ mod calls;
 mod campaigns;
 mod directory;
 mod engine;
+mod fairness;
 mod lanes;
 mod migrations;
+mod model;
+mod net;
 mod operators;
 mod ownership;
+mod pairs;
+mod plans;
 mod queue;
 mod races;
 mod scene;
+mod witness;
+
+/// Whether there is time to play thousands of scripts and fill queues with hundreds of thousands.
+fn is_long() -> bool {
+    std::env::var("CALLQ_LONG_TESTS").is_ok_and(|value| value == "1")
+}

@@ -1,0 +1,135 @@
+//! The net must hold: rules of the SQL are broken one at a time, and random scripts must notice.
+
+use std::cell::RefCell;
+
+use callq_persistence::connect;
+use diesel::connection::SimpleConnection;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::{OPERATIONS, SCRIPTS, Theatre, drawing};
+
+/// A function, what it says, and what it is made to say.
+struct Mutation {
+    function: &'static str,
+    says: &'static str,
+    instead: &'static str,
+}
+
+const fn mutation(function: &'static str, says: &'static str, instead: &'static str) -> Mutation {
+    Mutation {
+        function,
+        says,
+        instead,
+    }
+}
+
+const MUTATIONS: [Mutation; 12] = [
+    // Limits.
+    mutation(
+        "admit_direct_calls",
+        "k.nth_of_user <= s.slots",
+        "k.nth_of_user <= 1 + s.slots",
+    ),
+    mutation(
+        "admit_direct_calls",
+        "LIMIT v_system.concurrent_calls_limit - v_system.active",
+        "LIMIT 1 + v_system.concurrent_calls_limit - v_system.active",
+    ),
+    mutation(
+        "hand_out",
+        "least(due_campaign, campaign_room - due_direct",
+        "least(due_campaign, room - due_direct",
+    ),
+    // Order and turns.
+    mutation(
+        "hand_out",
+        "ORDER BY class, turn, user_id",
+        "ORDER BY class, user_id, turn",
+    ),
+    mutation(
+        "hand_out",
+        "ORDER BY q.priority DESC, q.position LIMIT w.calls",
+        "ORDER BY q.position DESC LIMIT w.calls",
+    ),
+    mutation(
+        "hand_out",
+        "coalesce(p.last_direct + s.stride",
+        "coalesce(p.last_direct + 720720",
+    ),
+    mutation(
+        "change_slots",
+        "greatest(c.turn_direct, v_system.vtime_direct)",
+        "c.turn_direct",
+    ),
+    // The door.
+    mutation("admit_direct_calls", "s.due_direct = 0 AND", ""),
+    // Fences.
+    mutation(
+        "close_calls",
+        "a.attempt = i.attempt AND a.owner = p_server",
+        "a.attempt >= i.attempt",
+    ),
+    mutation(
+        "return_calls",
+        "c.owner = p_server AND c.execution_id IS NULL",
+        "c.owner = p_server",
+    ),
+    // Lost answers.
+    mutation(
+        "settle",
+        "a.owner = p_server AND a.batch > p_answered",
+        "false",
+    ),
+    mutation(
+        "judge_admissions",
+        "r.owner = p_server AND r.batch > p_answered",
+        "true",
+    ),
+];
+
+impl Theatre {
+    /// Has a function say something else from now on.
+    fn mutate(&self, mutation: &Mutation) {
+        let Mutation {
+            function,
+            says,
+            instead,
+        } = mutation;
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let sql = format!(
+            "DO $mutate$ DECLARE v_was text := pg_get_functiondef('{function}'::regproc); BEGIN \
+               IF strpos(v_was, {says}) = 0 THEN RAISE EXCEPTION '{function} does not say so'; END IF; \
+               EXECUTE replace(v_was, {says}, {instead}); \
+             END $mutate$",
+            says = quoted(says),
+            instead = quoted(instead),
+        );
+        let stage: &RefCell<_> = &self.stage;
+        let url = stage.borrow().url().to_owned();
+        connect(&url).unwrap().batch_execute(&sql).unwrap();
+    }
+}
+
+#[test]
+fn random_scripts_notice_each_rule_that_is_taken_out_of_the_sql() {
+    let mut unnoticed = Vec::new();
+    for mutation in &MUTATIONS {
+        let theatre = Theatre::open();
+        theatre.mutate(mutation);
+        let seed = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let mut runner = TestRunner::new_with_rng(Config::default(), seed);
+        let scripts = (
+            drawing::any_script(OPERATIONS),
+            drawing::busy_script(OPERATIONS),
+        );
+        let noticed = (0..SCRIPTS).any(|_| {
+            let (any, busy) = scripts.new_tree(&mut runner).unwrap().current();
+            theatre.play(&any).is_err() || theatre.play(&busy).is_err()
+        });
+        if !noticed {
+            unnoticed.push((mutation.function, mutation.says));
+        }
+    }
+    assert_eq!(unnoticed, []);
+}

@@ -1,0 +1,104 @@
+//! What must be said at the door.
+
+use callq_domain::{
+    CallType, ItemStatus, QueueItemId, QueueReason, Refusal, ServerId, SlotBatch, SlotUse, model,
+};
+
+use super::{Leeway, Reference};
+use crate::model::answers::{Door, Start, Wait};
+
+impl Reference {
+    pub(super) fn doors(
+        &mut self,
+        server: ServerId,
+        settled: &mut model::Settled,
+        asked: &SlotBatch,
+        anothers: &[bool],
+        leeway: &mut Leeway,
+    ) -> Vec<Door> {
+        let full = self.full_at_the_door(settled);
+        let mut verdicts = std::mem::take(&mut settled.admissions).into_iter();
+        let mut doors = Vec::new();
+        for (nth, (call, anothers)) in asked.admissions.iter().zip(anothers).enumerate() {
+            if *anothers {
+                doors.push(Door::Refused(Refusal::UnknownAgent));
+                continue;
+            }
+            let verdict = verdicts.next().unwrap();
+            if matches!(
+                verdict,
+                model::Admission::Started(_) | model::Admission::Queued(_)
+            ) {
+                self.count_in(call.item_id);
+            }
+            doors.push(match verdict {
+                model::Admission::Started(start) => Door::Started(self.start(&start)),
+                model::Admission::Queued(waiting) => {
+                    if matches!(waiting.reason, QueueReason::Scheduled(_)) {
+                        let place = self.place(call.item_id).unwrap();
+                        leeway.places_in_the_end.push((nth, place));
+                    }
+                    if let (QueueReason::EarlierDirectCalls { .. }, Some(full)) =
+                        (&waiting.reason, &full)
+                    {
+                        leeway.reasons_in_the_end.push((nth, full.to_string()));
+                    }
+                    Door::Waits(self.wait(&waiting))
+                }
+                model::Admission::Refused(refusal) => Door::Refused(refusal),
+                model::Admission::Known(status) => {
+                    leeway.repeated.push(nth);
+                    settled
+                        .reserved
+                        .retain(|start| start.item_id != call.item_id);
+                    self.door_of_known(server, asked, call.item_id, status)
+                }
+            });
+        }
+        doors
+    }
+
+    /// That the system was full when all newcomers had been judged, and no campaign call had
+    /// started yet, if it was.
+    fn full_at_the_door(&self, settled: &model::Settled) -> Option<QueueReason> {
+        let system = self.queue.system();
+        let campaign = |start: &&model::Start| self.start(start).call_type == CallType::Campaign;
+        let later = settled.reserved.iter().filter(campaign).count();
+        let slots = SlotUse {
+            limit: system.limit,
+            active: system.active - u32::try_from(later).unwrap(),
+        };
+        (slots.available() == 0).then_some(QueueReason::SystemLimit(slots))
+    }
+
+    /// What is said of a call that came before. One that started is its caller's to place only
+    /// where nobody was told of it.
+    fn door_of_known(
+        &mut self,
+        server: ServerId,
+        asked: &SlotBatch,
+        id: QueueItemId,
+        status: ItemStatus,
+    ) -> Door {
+        let unheard = self.is_unheard(server, asked, id);
+        if let Some(now) = self.attempts.get_mut(&id).filter(|_| unheard) {
+            now.settlement = self.settlements[&server];
+        }
+        let item = self.queue.item(id).unwrap();
+        match status {
+            ItemStatus::Processing if unheard => Door::Started(Start {
+                item: self.number(id),
+                of: self.user_number(item.user_id),
+                call_type: item.origin.call_type(),
+                attempt: item.attempts,
+            }),
+            ItemStatus::Queued => Door::Waits(Wait {
+                item: self.number(id),
+                reason: String::new(),
+                place: self.place(id).unwrap(),
+                expires_at: item.expires_at,
+            }),
+            _ => Door::Over,
+        }
+    }
+}
