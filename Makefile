@@ -7,10 +7,10 @@ export PATH := $(keg):$(PATH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check lint fmt docs deny build
+.PHONY: help setup run demo test test-long check lint fmt docs deny build bench bench-quick
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what building and running need and this machine lacks
 	@scripts/setup.sh
@@ -25,6 +25,9 @@ demo: setup ## Watch a live scenario in the terminal
 
 test: setup ## Run every test, documentation examples included
 	cargo test --workspace
+
+test-long: setup ## The same with many more random cases, and a million waiting calls where it matters
+	CALLQ_LONG_TESTS=1 cargo test --workspace
 
 check: lint docs deny ## Everything CI checks besides the tests
 
@@ -46,3 +49,12 @@ deny: setup ## Check the licences and origins of all dependencies
 
 build: setup ## Build the optimised binary, target/release/callq
 	cargo build --release --bin callq
+
+# Both in one build, so that callq is measured as it is shipped: the bench starts it too.
+BENCH := cargo build --release --bin callq --bin callq-bench && target/release/callq-bench
+bench: ARGS := --plots docs/bench
+bench: setup ## Measure callq, in about an hour, for docs/benchmarks.md; ARGS="--only drain" for less
+	$(BENCH) $(ARGS)
+
+bench-quick: setup ## The same in about two minutes, with small sizes
+	$(BENCH) --quick $(ARGS)
