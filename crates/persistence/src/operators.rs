@@ -191,7 +191,7 @@ fn gauges_on_conn(conn: &mut PgConnection) -> Result<SystemGauges, Failure> {
         "SELECT coalesce(sum(s.due_direct::bigint + s.later_direct), 0)::bigint AS direct_queued, \
              coalesce(sum(s.active_direct), 0)::bigint AS direct_processing, \
              (SELECT coalesce(sum(l.due::bigint + l.later), 0)::bigint \
-                 FROM campaign_slots l JOIN campaigns c ON c.id = l.campaign_id \
+                 FROM campaign_counts l JOIN campaigns c ON c.id = l.campaign_id \
                  WHERE l.due + l.later > 0 AND c.status <> 'draft') AS campaign_queued, \
              coalesce(sum(s.active_campaign), 0)::bigint AS campaign_processing, \
              (SELECT count(*) FROM active_calls WHERE unknown_since IS NOT NULL) AS unknown, \

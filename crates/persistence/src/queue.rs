@@ -26,7 +26,7 @@ use crate::{Failure, PostgresStore, functions};
 pub(crate) const LOAD_COLUMNS: &str = "s.due_direct::bigint + s.later_direct AS direct_queued, \
     s.active_direct::bigint AS direct_processing, \
     (SELECT coalesce(sum(l.due::bigint + l.later), 0)::bigint \
-        FROM campaigns c JOIN campaign_slots l ON l.campaign_id = c.id \
+        FROM campaigns c JOIN campaign_counts l ON l.campaign_id = c.id \
         WHERE c.user_id = s.user_id AND c.status <> 'draft') AS campaign_queued, \
     s.active_campaign::bigint AS campaign_processing";
 

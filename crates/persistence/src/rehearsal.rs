@@ -55,6 +55,9 @@ fn play(conn: &mut PgConnection) -> QueryResult<()> {
     let begun = settle(conn, server, EndingColumns::default(), calls)?;
     let handed_on = end(conn, server, begun)?;
     end(conn, server, handed_on)?;
+    sql_query("SELECT tally_campaigns(ARRAY[$1], NULL, NULL, NULL), fold_campaign_tallies()")
+        .bind::<diesel::sql_types::Uuid, _>(user)
+        .execute(conn)?;
     Ok(())
 }
 

@@ -62,7 +62,7 @@ fn load(conn: &mut PgConnection, item_id: Uuid) -> QueryResult<Option<PlaceRow>>
         "SELECT get_call_queue_position(q.id) AS position, \
              CASE q.call_type WHEN 'direct' THEN s.due_direct::bigint + s.later_direct ELSE ( \
                  SELECT sum(l.due::bigint + l.later) \
-                 FROM campaigns c JOIN campaign_slots l ON l.campaign_id = c.id \
+                 FROM campaigns c JOIN campaign_counts l ON l.campaign_id = c.id \
                  WHERE c.user_id = q.user_id AND (c.status <> 'draft' OR c.id = q.campaign_id) \
              ) END::bigint AS total, \
              u.concurrent_calls_limit AS user_limit, \

@@ -61,7 +61,7 @@ impl CampaignRow {
             WHERE a.user_id = c.user_id AND a.campaign_id = c.id) AS active, \
         s.completed::bigint AS completed, s.failed::bigint AS failed, \
         s.cancelled::bigint AS cancelled, s.expired::bigint AS expired \
-        FROM campaigns c JOIN campaign_slots s ON s.campaign_id = c.id";
+        FROM campaigns c JOIN campaign_counts s ON s.campaign_id = c.id";
 
     pub(crate) fn status(&self) -> Result<CampaignStatus, Failure> {
         CampaignStatus::from_name(&self.status)
@@ -101,7 +101,7 @@ impl CampaignRow {
 impl ProgressRow {
     /// A draft's calls are laid out already, but not in the queue until it is started.
     fn into_progress(self, status: CampaignStatus) -> Result<CampaignProgress, Failure> {
-        let waiting = count("campaign_slots.due", self.waiting)?;
+        let waiting = count("campaign_counts.due", self.waiting)?;
         let (pending, queued) = match status {
             CampaignStatus::Draft => (waiting, 0),
             _ => (0, waiting),
@@ -111,10 +111,10 @@ impl ProgressRow {
             pending,
             queued,
             processing: count("active_calls", self.active)?,
-            completed: count("campaign_slots.completed", self.completed)?,
-            failed: count("campaign_slots.failed", self.failed)?,
-            cancelled: count("campaign_slots.cancelled", self.cancelled)?,
-            expired: count("campaign_slots.expired", self.expired)?,
+            completed: count("campaign_counts.completed", self.completed)?,
+            failed: count("campaign_counts.failed", self.failed)?,
+            cancelled: count("campaign_counts.cancelled", self.cancelled)?,
+            expired: count("campaign_counts.expired", self.expired)?,
         };
         progress.total = progress.pending
             + progress.queued

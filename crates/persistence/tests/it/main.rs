@@ -19,6 +19,7 @@ mod plans;
 mod queue;
 mod races;
 mod scene;
+mod tallies;
 mod witness;
 
 /// Whether there is time to play thousands of scripts and fill queues with hundreds of thousands.

@@ -19,7 +19,9 @@ const DIRECT: &str = "2026-11-21-000000_add_direct_calls";
 const ENGINE: &str = "2026-11-22-000000_create_engine";
 const WHOLE: &str = "2026-11-24-000000_move_calls_whole";
 const SETTLE: &str = "2026-11-24-000001_settle_in_one_call";
-const ALL: [&str; 5] = [FIRST, DIRECT, ENGINE, WHOLE, SETTLE];
+const TALLY: &str = "2026-11-24-000002_tally_campaigns";
+const ALL: [&str; 6] = [FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY];
+const NEWEST: &str = TALLY;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
 const OLD_DEPLOYMENT: &str = "
@@ -66,18 +68,16 @@ fn all(applied: usize) -> Vec<(String, bool)> {
     names.zip((0..).map(|nth| nth < applied)).collect()
 }
 
-/// Takes back the last so many migrations.
-fn down(url: &str, count: usize) {
-    for _ in 0..count {
-        migrations::down(url).unwrap();
-    }
+/// Takes back the newest migrations, `last` being the last of them.
+fn down_to(url: &str, last: &str) {
+    while migrations::down(url).unwrap() != last {}
 }
 
 /// A database as the campaign-only queue left it.
 fn old_deployment() -> TestDatabase {
     let database = TestDatabase::empty();
     migrations::up(database.url()).unwrap();
-    down(database.url(), 4);
+    down_to(database.url(), DIRECT);
     let mut connection = connect(database.url()).unwrap();
     connection.batch_execute(OLD_DEPLOYMENT).unwrap();
     database
@@ -97,13 +97,13 @@ fn each_step_is_named_and_told() {
     assert_eq!(migrations::down(url), Err(MigrationError::NothingApplied));
 
     assert_eq!(migrations::up(url), Ok(missing));
-    assert_eq!(applied(), all(5));
+    assert_eq!(applied(), all(ALL.len()));
     assert_eq!(migrations::check_current(url), Ok(()));
     assert_eq!(migrations::up(url), Ok(Vec::new()));
 
-    assert_eq!(migrations::down(url), Ok(SETTLE.into()));
-    assert_eq!(applied(), all(4));
-    let missing = vec![SETTLE.to_owned()];
+    assert_eq!(migrations::down(url), Ok(NEWEST.into()));
+    assert_eq!(applied(), all(ALL.len() - 1));
+    let missing = vec![NEWEST.to_owned()];
     assert_eq!(
         migrations::check_current(url),
         Err(MigrationError::Older(missing.clone()))
@@ -169,7 +169,7 @@ fn a_queue_full_of_campaign_calls_survives_up_down_and_up_again() {
     let listed = "SELECT count(*) FROM campaign_contacts";
     assert_eq!(count(&mut connection, listed), 6_000);
 
-    down(url, 4);
+    down_to(url, DIRECT);
     assert_eq!(items(&mut connection, "call_queue"), old);
 
     migrations::up(url).unwrap();
@@ -207,7 +207,7 @@ async fn calls_in_every_state_survive_the_way_to_the_engine_before_and_back() {
     let before = told(&mut connection);
     assert_eq!(before.each_ref().map(Vec::len), [4, 14, 7], "{before:?}");
 
-    down(url, 2);
+    down_to(url, WHOLE);
     assert_eq!(differences(&mut connection), Vec::<String>::new());
     assert_eq!(told(&mut connection), before);
     // A server of that version that stops leaves no row behind.
@@ -269,7 +269,7 @@ async fn direct_calls_are_set_aside_by_down_and_put_back_by_up() {
     assert_eq!(before.len(), 6);
 
     scene.sql(STOPPED);
-    down(url, 4);
+    down_to(url, DIRECT);
     assert_eq!(count(&mut connection, "SELECT count(*) FROM call_queue"), 2);
     assert_eq!(
         count(
@@ -295,9 +295,12 @@ async fn direct_calls_set_aside_do_not_outlive_their_users() {
     scene.waiting_call(user, scene.agent(user).await).await;
 
     scene.sql(STOPPED);
-    down(url, 5);
+    down_to(url, FIRST);
 
-    assert_eq!(migrations::up(url).map(|applied| applied.len()), Ok(5));
+    assert_eq!(
+        migrations::up(url).map(|applied| applied.len()),
+        Ok(ALL.len())
+    );
 }
 
 #[tokio::test]
@@ -307,11 +310,10 @@ async fn down_refuses_to_lose_calls() {
     let user = scene.user().await;
     let call = scene.started_call(user, scene.agent(user).await).await;
 
-    down(url, 1);
     let refused = migrations::down(url).unwrap_err().to_string();
     assert!(refused.contains("a server is running"), "{refused}");
     scene.sql(STOPPED);
-    down(url, 1);
+    down_to(url, WHOLE);
     let refused = migrations::down(url).unwrap_err().to_string();
     assert!(refused.contains("calls hold slots"), "{refused}");
 
@@ -319,7 +321,7 @@ async fn down_refuses_to_lose_calls() {
     scene
         .end(call.request.attempt.call_id, Outcome::Completed)
         .await;
-    down(url, 2);
+    down_to(url, WHOLE);
     let refused = migrations::down(url).unwrap_err().to_string();
     assert!(refused.contains("discard call records"), "{refused}");
 
@@ -344,7 +346,10 @@ fn a_migration_that_fails_leaves_the_schema_as_it_was() {
     connection
         .batch_execute("DROP TABLE idempotency_keys")
         .unwrap();
-    assert_eq!(migrations::up(url).map(|applied| applied.len()), Ok(5));
+    assert_eq!(
+        migrations::up(url).map(|applied| applied.len()),
+        Ok(ALL.len())
+    );
 }
 
 #[test]
@@ -366,7 +371,7 @@ fn servers_that_start_together_migrate_once() {
         servers.map(|server| server.join().unwrap()).collect()
     });
 
-    assert_eq!(applied.iter().sum::<usize>(), 4, "{applied:?}");
+    assert_eq!(applied.iter().sum::<usize>(), ALL.len() - 1, "{applied:?}");
     assert_eq!(migrations::check_current(url), Ok(()));
 }
 

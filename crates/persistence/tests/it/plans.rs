@@ -193,6 +193,7 @@ fn fill(mut connection: PgConnection, Size { users, waiting }: Size) {
                      count(*) FILTER (WHERE call_type = 'campaign') AS campaign \
                  FROM call_queue GROUP BY 1) q \
              WHERE q.user_id = s.user_id; \
+         SELECT find_sole_campaign(ARRAY(SELECT user_id FROM user_slots)); \
          SELECT refile_lanes(ARRAY(SELECT user_id FROM user_slots)); \
          COMMIT"
     );
