@@ -370,6 +370,11 @@ BEGIN
         WHEN NOT p_direct AND EXISTS (
             SELECT FROM ready_lanes WHERE call_type = 'direct' AND turn >= v_system.vtime_direct) THEN 0
         ELSE greatest(0, least(p_limit, v_system.concurrent_calls_limit - v_system.active + v_ended)) END;
+    IF p_ended_users IS NULL AND (v_free = 0 OR NOT (
+        (p_direct AND EXISTS (SELECT FROM ready_lanes WHERE call_type = 'direct' AND turn >= v_system.vtime_direct))
+        OR (p_campaign AND EXISTS (SELECT FROM ready_lanes WHERE call_type = 'campaign' AND turn >= v_system.vtime_campaign)))) THEN
+        RETURN;
+    END IF;
 
     -- Who may go: those at the left edge of the ready lanes, and those whose calls have just ended.
     -- The k smallest turns of all lie among k lanes at the edge; each lane offers its turn, then
@@ -724,8 +729,10 @@ BEGIN
             reserved := reserved || v_more;
         END IF;
     END IF;
-    PERFORM tally_campaigns(ARRAY(SELECT r.campaign_id FROM unnest(reserved) r WHERE r.campaign_id IS NOT NULL),
-        v_ends.completed, v_ends.failed, v_ends.cancelled);
+    IF cardinality(reserved) > 0 OR v_ends.users IS NOT NULL THEN
+        PERFORM tally_campaigns(ARRAY(SELECT r.campaign_id FROM unnest(reserved) r WHERE r.campaign_id IS NOT NULL),
+            v_ends.completed, v_ends.failed, v_ends.cancelled);
+    END IF;
     IF coalesce(v_ends.completed, v_ends.failed, v_ends.cancelled) IS NOT NULL THEN
         -- Those of which nothing may be left.
         v_idle := ARRAY(

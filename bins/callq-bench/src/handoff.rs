@@ -81,7 +81,7 @@ async fn run(cli: &Cli, cluster: &Cluster, report: &mut Report) -> anyhow::Resul
     let database = cluster.database(DATABASE)?;
     let backlog = Backlog {
         users: USERS,
-        waiting: cli.pick(100_000, 20_000),
+        waiting: cli.pick(250_000, 60_000),
         limits: LIMITS,
         order: Order::Clustered,
         spare_contacts: 0,

@@ -9,34 +9,14 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::Timestamptz;
 
-use crate::rows::user::{IdentityRow, NewTokenRow, NewUserRow, UserRow};
+use crate::rows::user::{NewTokenRow, NewUserRow, UserRow};
 use crate::schema::{api_tokens, users};
 use crate::{Failure, PostgresStore};
 
 #[async_trait]
 impl AccountStore for PostgresStore {
     async fn authenticate(&self, hash: TokenHash) -> Result<Option<Identity>, StoreError> {
-        self.database
-            .run(move |conn| {
-                let unended = api_tokens::expires_at
-                    .is_null()
-                    .or(api_tokens::expires_at.gt(now.into_sql::<Timestamptz>().nullable()));
-                let row: Option<IdentityRow> = api_tokens::table
-                    .inner_join(users::table)
-                    .filter(api_tokens::token_hash.eq(hash.0.to_vec()))
-                    .filter(api_tokens::revoked_at.is_null())
-                    .filter(unended)
-                    .select((
-                        users::id,
-                        users::role,
-                        api_tokens::id,
-                        api_tokens::expires_at,
-                    ))
-                    .first(conn)
-                    .optional()?;
-                row.map(IdentityRow::into_identity).transpose()
-            })
-            .await
+        self.tokens.find(&self.database, hash).await
     }
 
     async fn create_user(&self, user: NewUser, token: NewToken) -> Result<User, StoreError> {

@@ -36,6 +36,9 @@ mod queue;
 mod rehearsal;
 mod rows;
 mod schema;
+mod tokens;
+
+use std::sync::Arc;
 
 pub use database::{Database, Failure, connect};
 
@@ -45,6 +48,7 @@ pub struct PostgresStore {
     database: Database,
     engine: Database,
     default_provider: callq_domain::ProviderName,
+    tokens: Arc<tokens::TokenLookups>,
 }
 
 impl PostgresStore {
@@ -55,6 +59,7 @@ impl PostgresStore {
             engine: database.clone(),
             database,
             default_provider,
+            tokens: Arc::default(),
         }
     }
 

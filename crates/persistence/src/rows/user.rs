@@ -1,12 +1,12 @@
 //! Rows of `users` and `api_tokens`.
 
 use callq_domain::{
-    ConcurrencyLimit, Email, Identity, NewToken, NewUser, Role, TokenId, TypeCount, User, UserId,
-    UserLoad, Weight,
+    ConcurrencyLimit, Email, Identity, NewToken, NewUser, Role, TokenHash, TokenId, TypeCount,
+    User, UserId, UserLoad, Weight,
 };
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Binary, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel::{Insertable, Queryable, QueryableByName, Selectable};
 use uuid::Uuid;
 
@@ -110,23 +110,31 @@ impl From<NewToken> for NewTokenRow {
 }
 
 /// What a valid token proves.
-#[derive(Queryable)]
-#[diesel(check_for_backend(Pg))]
+#[derive(QueryableByName)]
 pub(crate) struct IdentityRow {
+    #[diesel(sql_type = Binary)]
+    token_hash: Vec<u8>,
+    #[diesel(sql_type = SqlUuid)]
     user_id: Uuid,
+    #[diesel(sql_type = Text)]
     role: String,
+    #[diesel(sql_type = SqlUuid)]
     token_id: Uuid,
-    token_expires_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    expires_at: Option<DateTime<Utc>>,
 }
 
 impl IdentityRow {
-    pub(crate) fn into_identity(self) -> Result<Identity, Failure> {
-        Ok(Identity {
+    pub(crate) fn into_identity(self) -> Result<(TokenHash, Identity), Failure> {
+        let hash = <[u8; 32]>::try_from(self.token_hash)
+            .map_err(|hash| unreadable("api_tokens.token_hash", hash.len()))?;
+        let identity = Identity {
             user_id: UserId::from(self.user_id),
             role: role(&self.role)?,
             token_id: TokenId::from(self.token_id),
-            token_expires_at: self.token_expires_at,
-        })
+            token_expires_at: self.expires_at,
+        };
+        Ok((TokenHash(hash), identity))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use callq_domain::{AccountStore, Role, StoreError, TokenHash, TokenId, UserId};
 use chrono::{TimeDelta, Utc};
+use diesel::connection::SimpleConnection;
 
 use crate::scene::{Scene, new_token, new_user};
 
@@ -142,4 +143,48 @@ async fn a_token_needs_its_user() {
     let refused = scene.store.create_token(new_token(UserId::new())).await;
 
     assert_eq!(refused, Err(StoreError::NotFound));
+}
+
+#[tokio::test]
+async fn tokens_asked_for_while_a_look_up_is_under_way_share_the_next() {
+    let scene = Scene::new().await;
+    let mut tokens = Vec::new();
+    for nth in 0..3 {
+        let user = new_user(&format!("user{nth}@example.com"));
+        let token = new_token(user.id);
+        tokens.push((user.id, token.hash, token.id));
+        scene.store.create_user(user, token).await.unwrap();
+    }
+    let revoked = tokens[2].2;
+    let ask = |hash: TokenHash| {
+        let store = scene.store.clone();
+        tokio::spawn(async move { store.authenticate(hash).await.unwrap() })
+    };
+    let mut blocker = scene.connection();
+    blocker
+        .batch_execute("BEGIN; LOCK TABLE api_tokens IN ACCESS EXCLUSIVE MODE")
+        .unwrap();
+
+    let first = ask(tokens[0].1);
+    scene.until_waiting_for_lock(1).await;
+    let behind: Vec<_> = (0..60).map(|nth| ask(tokens[nth % 3].1)).collect();
+    let stranger = ask(TokenHash([7; 32]));
+    tokio::task::yield_now().await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    assert_eq!(scene.count(waiting), 1);
+    // Whoever asked first goes away; the look-up does not.
+    first.abort();
+    blocker
+        .batch_execute(&format!(
+            "UPDATE api_tokens SET revoked_at = now() WHERE id = '{revoked}'; COMMIT"
+        ))
+        .unwrap();
+
+    for (nth, asked) in behind.into_iter().enumerate() {
+        let (user, _, token) = tokens[nth % 3];
+        let found = asked.await.unwrap();
+        let expected = (token != revoked).then_some((user, token));
+        assert_eq!(found.map(|it| (it.user_id, it.token_id)), expected);
+    }
+    assert_eq!(stranger.await.unwrap(), None);
 }

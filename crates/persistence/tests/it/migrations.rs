@@ -20,8 +20,9 @@ const ENGINE: &str = "2026-11-22-000000_create_engine";
 const WHOLE: &str = "2026-11-24-000000_move_calls_whole";
 const SETTLE: &str = "2026-11-24-000001_settle_in_one_call";
 const TALLY: &str = "2026-11-24-000002_tally_campaigns";
-const ALL: [&str; 6] = [FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY];
-const NEWEST: &str = TALLY;
+const TOKENS: &str = "2026-11-24-000004_find_tokens";
+const ALL: [&str; 7] = [FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, TOKENS];
+const NEWEST: &str = TOKENS;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
 const OLD_DEPLOYMENT: &str = "
@@ -310,6 +311,7 @@ async fn down_refuses_to_lose_calls() {
     let user = scene.user().await;
     let call = scene.started_call(user, scene.agent(user).await).await;
 
+    down_to(url, TOKENS);
     let refused = migrations::down(url).unwrap_err().to_string();
     assert!(refused.contains("a server is running"), "{refused}");
     scene.sql(STOPPED);
