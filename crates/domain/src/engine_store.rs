@@ -182,7 +182,8 @@ pub trait OwnershipStore: Send + Sync {
     /// from now on, it ends as failed with the reason `timed_out`.
     async fn mark_overdue(&self, server: ServerId, attempt: Attempt) -> Result<(), StoreError>;
 
-    /// Housekeeping: prepares history partitions, drops idempotency keys older than a day.
+    /// Housekeeping: prepares history partitions, drops idempotency keys older than a day, withdraws
+    /// what waits of cancelled campaigns, and forgets what no place depends on any more.
     async fn maintain(&self) -> Result<(), StoreError>;
 }
 

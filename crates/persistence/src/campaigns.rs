@@ -177,7 +177,8 @@ fn lay_out_calls(
     contacts: &[Uuid],
 ) -> QueryResult<()> {
     sql_query(
-        "INSERT INTO campaign_slots (campaign_id, user_id, due) VALUES ($1, $2, cardinality($3))",
+        "INSERT INTO campaign_slots (campaign_id, user_id, due, tail) \
+         VALUES ($1, $2, cardinality($3), cardinality($3))",
     )
     .bind::<SqlUuid, _>(campaign)
     .bind::<SqlUuid, _>(user)
@@ -193,28 +194,29 @@ fn lay_out_calls(
         .bind::<Array<SqlUuid>, _>(chunk)
         .bind::<BigInt, _>(before)
         .execute(conn)?;
-        insert_calls(conn, user, campaign, agent, chunk)?;
+        insert_calls(conn, user, campaign, agent, chunk, before)?;
     }
     Ok(())
 }
 
-/// A queue item for each contact, in order, and the first event of each.
+/// A queue item for each contact, in order, numbered from behind those laid out before.
 fn insert_calls(
     conn: &mut PgConnection,
     user: Uuid,
     campaign: Uuid,
     agent: Uuid,
     contacts: &[Uuid],
+    before: i64,
 ) -> QueryResult<()> {
     let items: Vec<Uuid> = contacts.iter().map(|_| QueueItemId::new().into()).collect();
     sql_query(
         "INSERT INTO call_queue (id, user_id, agent_id, contact_id, campaign_id, call_type, \
              priority, position, status, phone_number, contact_name, user_data, queued_at, due_at, \
-             due_since) \
+             due_since, ordinal) \
          SELECT i.item_id, $1, $2, i.id, $3, 'campaign', 0, nextval('call_queue_position_seq'), \
-             'queued', i.phone_number, i.name, i.user_data, now(), now(), now() \
+             'queued', i.phone_number, i.name, i.user_data, now(), now(), now(), $6 + i.nth \
          FROM ( \
-             SELECT n.item_id, c.id, c.phone_number, c.name, c.user_data \
+             SELECT n.item_id, n.nth, c.id, c.phone_number, c.name, c.user_data \
              FROM unnest($4, $5) WITH ORDINALITY n (item_id, contact_id, nth) \
              JOIN contacts c ON c.id = n.contact_id \
              ORDER BY n.nth \
@@ -225,6 +227,7 @@ fn insert_calls(
     .bind::<SqlUuid, _>(campaign)
     .bind::<Array<SqlUuid>, _>(&items)
     .bind::<Array<SqlUuid>, _>(contacts)
+    .bind::<BigInt, _>(before)
     .execute(conn)
     .map(drop)
 }

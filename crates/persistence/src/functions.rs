@@ -298,6 +298,19 @@ pub(crate) fn create_history_partitions(conn: &mut PgConnection) -> QueryResult<
         .map(drop)
 }
 
+/// From which lane to go on, if there may be more.
+pub(crate) fn forget_gaps(conn: &mut PgConnection, after: Uuid) -> QueryResult<Option<Uuid>> {
+    #[derive(QueryableByName)]
+    struct LaneRow {
+        #[diesel(sql_type = Nullable<SqlUuid>)]
+        lane: Option<Uuid>,
+    }
+    sql_query("SELECT forget_gaps($1) AS lane")
+        .bind::<SqlUuid, _>(after)
+        .get_result::<LaneRow>(conn)
+        .map(|row| row.lane)
+}
+
 pub(crate) fn set_campaign_open(
     conn: &mut PgConnection,
     campaign: Uuid,

@@ -93,6 +93,16 @@ impl OwnershipStore for PostgresStore {
             .run(withdraw_cancelled_campaigns_chunk)
             .await?
         {}
+        let mut lane = Some(Uuid::nil());
+        while let Some(after) = lane {
+            lane = self
+                .database
+                .run(move |conn| {
+                    functions::lock_engine(conn)?;
+                    Ok(functions::forget_gaps(conn, after)?)
+                })
+                .await?;
+        }
         Ok(())
     }
 

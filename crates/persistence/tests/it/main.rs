@@ -15,6 +15,7 @@ mod net;
 mod operators;
 mod ownership;
 mod pairs;
+mod places;
 mod plans;
 mod queue;
 mod races;

@@ -20,8 +20,9 @@ const ENGINE: &str = "2026-11-22-000000_create_engine";
 const WHOLE: &str = "2026-11-24-000000_move_calls_whole";
 const SETTLE: &str = "2026-11-24-000001_settle_in_one_call";
 const TALLY: &str = "2026-11-24-000002_tally_campaigns";
+const PLACES: &str = "2026-11-24-000003_exact_positions";
 const TOKENS: &str = "2026-11-24-000004_find_tokens";
-const ALL: [&str; 7] = [FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, TOKENS];
+const ALL: [&str; 8] = [FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS];
 const NEWEST: &str = TOKENS;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
@@ -224,6 +225,57 @@ async fn calls_in_every_state_survive_the_way_to_the_engine_before_and_back() {
     assert_eq!(adopted.len(), 3, "every call that is up has an owner again");
 }
 
+#[tokio::test]
+async fn places_are_the_same_counted_and_derived_and_stay_so_when_calls_come_back() {
+    let scene = Scene::new().await;
+    let url = scene.database.url();
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.limit(user, 4).await;
+    let up = scene.started_call(user, agent).await.request.attempt;
+    let returned = scene.started_call(user, agent).await.request.attempt;
+    let also_up = scene.started_call(user, agent).await.request.attempt;
+    scene.limit(user, 0).await;
+    scene.campaign(user, 20).await;
+    scene.campaign(user, 5).await;
+    let mut waiting = Vec::new();
+    for nth in 0..12 {
+        let mut call = direct_call(user, agent, Target::Number(parsed("+14155552671")));
+        call.scheduled_for = (nth % 4 == 1).then(|| Utc::now() + TimeDelta::hours(1));
+        let Admission::Queued(queued) = scene.admit(call).await else {
+            panic!("a limit of 0 lets nothing start");
+        };
+        waiting.push(queued.item_id);
+    }
+    let withdrawn = scene.store.cancel_item(user, waiting[6]).await.unwrap();
+    withdrawn.unwrap();
+    scene.give_back(returned).await;
+    // From before there were numbers, and with a priority of its own.
+    scene.sql("UPDATE call_queue SET priority = 3 WHERE position % 7 = 0");
+    let places = |connection: &mut PgConnection| {
+        let query = "SELECT call_type || ' ' || id || ' ' || get_call_queue_position(id) FROM call_queue ORDER BY 1";
+        texts(connection, query)
+    };
+    let mut connection = scene.connection();
+    let derived = places(&mut connection);
+    assert_eq!(derived.len(), 37);
+
+    down_to(url, PLACES);
+    assert_eq!(places(&mut connection), derived);
+    migrations::up(url).unwrap();
+
+    assert_eq!(places(&mut connection), derived);
+    assert_eq!(differences(&mut connection), Vec::<String>::new());
+    let numbered = "SELECT count(*) FROM call_queue WHERE ordinal IS NOT NULL";
+    assert!(count(&mut connection, numbered) > 25);
+    scene.give_back(also_up).await;
+    scene.give_back(up).await;
+    let derived = places(&mut connection);
+    assert_eq!(differences(&mut connection), Vec::<String>::new());
+    down_to(url, PLACES);
+    assert_eq!(places(&mut connection), derived);
+}
+
 fn differences(connection: &mut PgConnection) -> Vec<String> {
     texts(
         connection,
@@ -311,7 +363,7 @@ async fn down_refuses_to_lose_calls() {
     let user = scene.user().await;
     let call = scene.started_call(user, scene.agent(user).await).await;
 
-    down_to(url, TOKENS);
+    down_to(url, PLACES);
     let refused = migrations::down(url).unwrap_err().to_string();
     assert!(refused.contains("a server is running"), "{refused}");
     scene.sql(STOPPED);

@@ -8,7 +8,7 @@ use callq_persistence::{Database, PostgresStore, migrations};
 use callq_testing::TestDatabase;
 use diesel::connection::SimpleConnection;
 
-use crate::scene::{Scene, first_page, page_after};
+use crate::scene::{Scene, first_page, page_after, texts};
 
 fn limit(calls: i64) -> ConcurrencyLimit {
     ConcurrencyLimit::new(calls).unwrap()
@@ -233,6 +233,52 @@ async fn the_audit_names_each_count_that_differs_from_its_rows() {
     assert_eq!(found.counter, "user_slots.active_direct");
     assert_eq!(found.subject, user.to_string());
     assert_eq!((found.kept, found.counted), (3, 0));
+}
+
+#[tokio::test]
+async fn the_audit_names_what_would_make_places_wrong() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.limit(user, 0).await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(scene.waiting_call(user, agent).await);
+    }
+    let withdrawn = scene.store.cancel_item(user, waiting[2]).await.unwrap();
+    withdrawn.unwrap();
+    scene.assert_counters_equal_rows().await;
+    let found = |broken: &str| {
+        let mut connection = scene.connection();
+        connection
+            .batch_execute(&format!("BEGIN; {broken}"))
+            .unwrap();
+        texts(
+            &mut connection,
+            "SELECT counter || ' ' || kept || ' ' || counted FROM audit_counters() ORDER BY 1",
+        )
+    };
+
+    assert_eq!(
+        found("UPDATE user_slots SET direct_tail = 4"),
+        [
+            "lane_gaps 1 0",
+            "lane_gaps.places 2 -2",
+            "user_slots.direct_tail 4 5"
+        ]
+    );
+    assert_eq!(
+        found("UPDATE lane_gaps SET block = 4 WHERE level = 0"),
+        ["lane_gaps.places 3 2"]
+    );
+    assert_eq!(
+        found("DELETE FROM lane_gaps WHERE level = 2"),
+        ["lane_gaps.level 0 1"]
+    );
+    assert_eq!(
+        found("DELETE FROM lane_gaps"),
+        ["lane_gaps 0 1", "lane_gaps.places 0 2"]
+    );
 }
 
 #[tokio::test]

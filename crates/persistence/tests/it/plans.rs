@@ -286,3 +286,86 @@ fn dead_rows_that_no_vacuum_has_taken_away_are_not_read_again() {
         median(&reads[160..]),
     );
 }
+
+/// One user with so many direct calls and as many of a campaign, a tenth of each withdrawn from the
+/// middle: each lane has a gap for every ten of its numbers.
+fn fill_two_lanes(connection: &mut PgConnection, depth: u32) {
+    let sql = format!(
+        "BEGIN; SET LOCAL session_replication_role = replica; \
+         CREATE TEMPORARY TABLE person ON COMMIT DROP AS \
+             SELECT uuid_v7() AS user_id, uuid_v7() AS agent_id, uuid_v7() AS campaign_id; \
+         INSERT INTO users (id, email) SELECT user_id, 'deep@example.com' FROM person; \
+         INSERT INTO user_slots (user_id, direct_tail) SELECT user_id, {depth} FROM person; \
+         INSERT INTO agents (id, user_id, name) SELECT agent_id, user_id, 'Ada' FROM person; \
+         INSERT INTO campaigns (id, user_id, agent_id, name, next_action, first_call_time, \
+                 last_call_time, start_date, status) \
+             SELECT campaign_id, user_id, agent_id, 'Spring', 'call', '00:00', '23:59', '2026-01-01', 'active' \
+             FROM person; \
+         INSERT INTO campaign_slots (campaign_id, user_id, open, tail) \
+             SELECT campaign_id, user_id, true, {depth} FROM person; \
+         INSERT INTO call_queue (user_id, agent_id, campaign_id, call_type, priority, phone_number, ordinal) \
+             SELECT p.user_id, p.agent_id, CASE t.call_type WHEN 'campaign' THEN p.campaign_id END, \
+                 t.call_type::call_type, t.priority, '+14155550100', n \
+             FROM generate_series(1, {depth}) n \
+             CROSS JOIN (VALUES ('direct', 100), ('campaign', 0)) t (call_type, priority) \
+             CROSS JOIN person p WHERE n % 10 > 0 ORDER BY n; \
+         SELECT open_gaps(array_agg(t.call_type::call_type), \
+                 array_agg(CASE t.call_type WHEN 'direct' THEN p.user_id ELSE p.campaign_id END), \
+                 array_agg(n::bigint)) \
+             FROM generate_series(10, {depth}, 10) n CROSS JOIN (VALUES ('direct'), ('campaign')) t (call_type) \
+             CROSS JOIN person p; \
+         COMMIT"
+    );
+    connection.batch_execute(&sql).unwrap();
+}
+
+/// What a place may read, at any depth: look-ups in few indexes, and sums of gaps.
+const PAGES_OF_A_PLACE: u64 = 60;
+
+#[test]
+fn a_place_is_found_in_as_many_pages_at_any_depth() {
+    for depth in [100, if crate::is_long() { 1_000_000 } else { 100_000 }] {
+        let database = TestDatabase::new();
+        let mut desk = Desk {
+            connection: connect(database.url()).unwrap(),
+            settled: 0,
+            _database: database,
+        };
+        let of = |call_type: &str, which: &str| {
+            format!(
+                "SELECT id::text FROM call_queue WHERE call_type = '{call_type}' \
+                 ORDER BY position {which} LIMIT 1"
+            )
+        };
+        // Planned while next to nothing waits, as on a new database.
+        fill_two_lanes(&mut desk.connection, 3);
+        for call_type in ["direct", "campaign"] {
+            let id = &texts(&mut desk.connection, &of(call_type, ""))[0];
+            desk.run(&format!("SELECT get_call_queue_position('{id}')"));
+        }
+        desk.run(
+            "DELETE FROM call_queue; DELETE FROM lane_gaps; DELETE FROM campaigns; \
+             DELETE FROM agents; DELETE FROM users",
+        );
+        let mut other = connect(desk._database.url()).unwrap();
+        fill_two_lanes(&mut other, depth);
+
+        for call_type in ["direct", "campaign"] {
+            for nth in [0, depth / 2, depth * 9 / 10 - 1] {
+                let query = of(call_type, &format!("OFFSET {nth}"));
+                let id = &texts(&mut desk.connection, &query)[0];
+                let argument = format!("'{id}'");
+                desk.pages("SELECT get_call_queue_position", &argument);
+                let read = desk.pages("SELECT get_call_queue_position", &argument);
+                println!("{call_type}, {nth} of {depth}: {read} pages");
+                assert!(read > 0 && read <= PAGES_OF_A_PLACE, "{read} pages");
+            }
+            let last = &texts(&mut desk.connection, &of(call_type, "DESC"))[0];
+            let place = count(
+                &mut desk.connection,
+                &format!("SELECT get_call_queue_position('{last}')"),
+            );
+            assert_eq!(place, i64::from(depth) * 9 / 10);
+        }
+    }
+}

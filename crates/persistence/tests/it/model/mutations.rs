@@ -24,7 +24,7 @@ const fn mutation(function: &'static str, says: &'static str, instead: &'static 
     }
 }
 
-const MUTATIONS: [Mutation; 12] = [
+const MUTATIONS: [Mutation; 18] = [
     // Limits.
     mutation(
         "admit_direct_calls",
@@ -74,6 +74,29 @@ const MUTATIONS: [Mutation; 12] = [
         "return_calls",
         "c.owner = p_server AND c.execution_id IS NULL",
         "c.owner = p_server",
+    ),
+    // Places.
+    mutation("return_calls", "PERFORM close_gaps(v_items);", ""),
+    mutation("wake_and_expire", "PERFORM close_gaps(v_items);", ""),
+    mutation(
+        "withdraw_items",
+        "PERFORM open_gaps(v_types, v_lanes, v_ordinals);",
+        "",
+    ),
+    mutation(
+        "admit_direct_calls",
+        "WHERE v.verdict = 'scheduled';",
+        "WHERE false;",
+    ),
+    mutation(
+        "change_slots",
+        "greatest(0, i.active_direct + i.due_direct + i.later_direct)",
+        "greatest(0, i.due_direct)",
+    ),
+    mutation(
+        "gaps_before",
+        "(2, p_ordinal >> 24 << 8, p_ordinal >> 16)",
+        "(2, 0, 0)",
     ),
     // Lost answers.
     mutation(
