@@ -614,6 +614,7 @@ DECLARE
     v_ends record;
     v_gone record;
     v_disowned uuid[];
+    v_taken uuid[] := '{}';
     v_lost uuid[];
     v_lost_attempts integer[];
     v_items uuid[];
@@ -624,8 +625,11 @@ DECLARE
     v_idle uuid[];
     v_more reserved_call[];
 BEGIN
-    IF cardinality(p_end_calls) + cardinality(p_return_calls) > 0 THEN
-        PERFORM lock_calls(p_end_calls || p_return_calls);
+    IF p_answered IS NOT NULL THEN
+        v_taken := ARRAY(SELECT a.call_id FROM active_calls a WHERE a.owner = p_server AND a.batch > p_answered);
+    END IF;
+    IF cardinality(p_end_calls) + cardinality(p_return_calls) + cardinality(v_taken) > 0 THEN
+        PERFORM lock_calls(p_end_calls || p_return_calls || v_taken);
     END IF;
     -- What was noted of these calls before they were locked was before this.
     v_now := engine_now();
@@ -662,6 +666,13 @@ BEGIN
     IF p_answered IS NOT NULL THEN
         -- What settlements took whose answers never came: nothing was sent for it. One still on its
         -- way must not take effect behind this.
+        IF EXISTS (
+            SELECT FROM active_calls a
+            WHERE a.owner = p_server AND a.batch > p_answered AND NOT a.call_id = ANY (v_taken)
+        ) THEN
+            -- It took effect just now. Its calls are locked before the engine, so once more from the start.
+            RAISE serialization_failure USING MESSAGE = 'a settlement whose answer was lost took effect meanwhile';
+        END IF;
         UPDATE servers SET void_until = p_batch - 1 WHERE id = p_server;
         SELECT array_agg(a.call_id) FILTER (WHERE a.item_id = ANY (p_disowned)),
             array_agg(a.call_id) FILTER (WHERE NOT a.item_id = ANY (p_disowned || p_items)),
