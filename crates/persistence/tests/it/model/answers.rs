@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use callq_domain::{
-    CallType, CampaignProgress, CampaignStatus, EndingEffect, ItemStatus, QueueReason, Refusal,
-    SlotUse,
+    CallStatus, CallType, CampaignProgress, CampaignStatus, EndingEffect, ItemStatus, QueueReason,
+    Refusal, Repeat, ServerId, SlotUse,
 };
 
 /// What a settlement answered.
@@ -24,10 +24,10 @@ pub(crate) enum Door {
     Started(Start),
     Waits(Wait),
     Refused(Refusal),
-    /// It had come before, and is over.
-    Over,
-    /// Something that no batch of ours can be told.
-    Strange(String),
+    /// It had come before, or another by its key: as this item.
+    Before(usize),
+    /// Its key is known.
+    Repeated(Repeat),
 }
 
 /// A slot given to an item.
@@ -37,6 +37,18 @@ pub(crate) struct Start {
     pub(crate) of: usize,
     pub(crate) call_type: CallType,
     pub(crate) attempt: u32,
+    pub(crate) who: Who,
+    pub(crate) provider: String,
+    /// The caller id that is shown.
+    pub(crate) from: Option<String>,
+}
+
+/// Who is called.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Who {
+    pub(crate) number: String,
+    pub(crate) name: Option<String>,
+    pub(crate) data: Option<String>,
 }
 
 /// An item that waits.
@@ -54,8 +66,30 @@ pub(crate) struct Wait {
 pub(crate) struct Place {
     pub(crate) position: u64,
     pub(crate) total: u64,
-    /// The slots its wait is estimated with.
+    pub(crate) pace: Pace,
+}
+
+/// What its wait is estimated from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
     pub(crate) slots: u32,
+    pub(crate) holds: Holds,
+}
+
+/// How many calls of a user were measured, and the mean of the milliseconds that they held a slot.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Holds {
+    pub(crate) samples: u32,
+    pub(crate) mean_ms: f64,
+}
+
+impl PartialEq for Pace {
+    /// But for what two ways to compute a mean may differ by.
+    fn eq(&self, other: &Self) -> bool {
+        self.slots == other.slots
+            && self.holds.samples == other.holds.samples
+            && (self.holds.mean_ms - other.holds.mean_ms).abs() < 0.001
+    }
 }
 
 /// What recorded progress answered.
@@ -94,6 +128,21 @@ pub(crate) struct ItemState {
     pub(crate) called: bool,
     /// How its call stands or ended, where that is on record.
     pub(crate) call: Option<String>,
+    pub(crate) who: Who,
+    pub(crate) reason: Option<String>,
+    pub(crate) times: Times,
+}
+
+/// Milliseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Times {
+    pub(crate) scheduled_for: Option<i64>,
+    pub(crate) wakes_at: Option<i64>,
+    pub(crate) expires_at: Option<i64>,
+    /// None for a campaign's: it is laid out by the machine's own clock.
+    pub(crate) due_at: Option<i64>,
+    pub(crate) started_at: Option<i64>,
+    pub(crate) finished_at: Option<i64>,
 }
 
 /// Calls of a user: waiting and up, by type.
@@ -110,4 +159,58 @@ pub(crate) struct Seen {
     pub(crate) status: ItemStatus,
     pub(crate) place: Option<Place>,
     pub(crate) waiting_reason: Option<QueueReason>,
+}
+
+/// A user's queue at a glance.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Glance {
+    pub(crate) counts: UserState,
+    pub(crate) next_direct: Option<usize>,
+    pub(crate) own: SlotUse,
+    pub(crate) system: SlotUse,
+    pub(crate) direct_reserved_slots: u32,
+}
+
+/// A user's queue in figures.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Figures {
+    pub(crate) counts: Vec<(CallType, ItemStatus, u64)>,
+    pub(crate) started: u64,
+    pub(crate) finished: u64,
+}
+
+/// A call as its owner finds it on record.
+#[derive(Debug, PartialEq)]
+pub(crate) struct OnRecord {
+    pub(crate) item: usize,
+    pub(crate) status: CallStatus,
+    pub(crate) attempts: u32,
+    pub(crate) who: Who,
+    pub(crate) provider: String,
+    pub(crate) record: Record,
+    /// How many entries its history has.
+    pub(crate) history: usize,
+}
+
+/// What is noted of a call.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Record {
+    pub(crate) execution: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) duration: Option<u32>,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) reserved_at: i64,
+    pub(crate) answered_at: Option<i64>,
+    pub(crate) ended_at: Option<i64>,
+}
+
+/// An entry of an item's history. Those of one millisecond have no order among them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Step {
+    /// None for what is noted by the machine's own clock.
+    pub(crate) at: Option<i64>,
+    pub(crate) attempt: Option<u32>,
+    pub(crate) status: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) server: Option<ServerId>,
 }

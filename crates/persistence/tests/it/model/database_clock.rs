@@ -109,6 +109,11 @@ impl DatabaseClock {
             .unwrap();
     }
 
+    /// Takes dead rows away, of which going back leaves many.
+    pub(crate) fn vacuum(&mut self) {
+        self.connection.batch_execute("VACUUM").unwrap();
+    }
+
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }

@@ -7,7 +7,8 @@ use diesel::connection::SimpleConnection;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::{OPERATIONS, SCRIPTS, Theatre, drawing};
+use super::play::Look;
+use super::{SCRIPTS, Theatre, drawing};
 
 /// A function, what it says, and what it is made to say.
 struct Mutation {
@@ -142,13 +143,11 @@ fn random_scripts_notice_each_rule_that_is_taken_out_of_the_sql() {
         theatre.mutate(mutation);
         let seed = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         let mut runner = TestRunner::new_with_rng(Config::default(), seed);
-        let scripts = (
-            drawing::any_script(OPERATIONS),
-            drawing::busy_script(OPERATIONS),
-        );
-        let noticed = (0..SCRIPTS).any(|_| {
-            let (any, busy) = scripts.new_tree(&mut runner).unwrap().current();
-            theatre.play(&any).is_err() || theatre.play(&busy).is_err()
+        let kinds = drawing::every_kind();
+        let mut scripts = (0..SCRIPTS).flat_map(|_| &kinds);
+        let noticed = scripts.any(|kind| {
+            let script = kind.new_tree(&mut runner).unwrap().current();
+            theatre.play(&script, Look::AtSome).is_err()
         });
         if !noticed {
             unnoticed.push((mutation.function, mutation.says));

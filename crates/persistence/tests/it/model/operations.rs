@@ -7,14 +7,16 @@
 
 use std::fmt;
 
-use callq_domain::{Outcome, ReportedStatus};
+use callq_domain::{ItemStatus, Outcome, ReportedStatus};
 
 pub(crate) const USERS: usize = 4;
 pub(crate) const SERVERS: usize = 2;
 /// A script makes no more campaigns than this; what would make another does nothing.
 pub(crate) const CAMPAIGNS: usize = 3;
 /// So many contacts each user has, and no campaign more.
-pub(crate) const CONTACTS: usize = 5;
+pub(crate) const CONTACTS: usize = 8;
+/// So many idempotency keys each user has.
+pub(crate) const KEYS: u8 = 3;
 
 /// One operation. Times are milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +26,12 @@ pub(crate) enum Op {
         of: usize,
         starts_in: Option<u32>,
         expires_in: Option<u32>,
+    },
+    /// Into the next batch: a direct call under a key of its user, with this or that body.
+    AskByKey {
+        of: usize,
+        key: u8,
+        body: u8,
     },
     /// Into the next batch: a direct call that must be refused.
     AskInVain {
@@ -73,6 +81,11 @@ pub(crate) enum Op {
         status: ReportedStatus,
         named: Named,
     },
+    /// Into the next progress: what was answered under a key is to be kept.
+    KeepAnswer {
+        of: usize,
+        key: u8,
+    },
     /// Sends the progress.
     Record {
         server: usize,
@@ -118,8 +131,16 @@ pub(crate) enum Op {
     Die(usize),
     /// Housekeeping.
     Maintain,
+    /// A user turns the page of its items.
+    TurnPage {
+        of: usize,
+        limit: u16,
+        status: Option<ItemStatus>,
+    },
     /// Time passes.
     Advance(u32),
+    /// Time passes until the very millisecond at which something is due by itself.
+    UntilSomethingIsDue,
 }
 
 /// Why an admission must be refused.
@@ -127,6 +148,7 @@ pub(crate) enum Op {
 pub(crate) enum Vain {
     UnknownUser,
     AnothersAgent,
+    AnothersContact,
 }
 
 /// Which item or its call, as things stand when the operation is read. Numbers wrap around.

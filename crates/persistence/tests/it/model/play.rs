@@ -3,16 +3,16 @@
 use std::fmt;
 
 use callq_domain::{
-    CampaignStatus, ConcurrencyLimit, EngineStore, OperatorStore, OwnershipStore, ProgressBatch,
-    QueueItemId, SlotBatch, StoreError, UserChange, Weight,
+    EngineStore, ItemStatus, PageRequest, ProgressBatch, QueueItemId, SlotBatch, StoreError,
 };
 
 use super::answers::Progressed;
-use super::operations::{CAMPAIGNS, Op, SERVERS};
+use super::operations::{Op, SERVERS, USERS};
 use super::reference::Reference;
 use super::stage::{OPENING, Stage};
 use compare::{forgive, same};
 
+mod changes;
 mod compare;
 mod gather;
 
@@ -31,11 +31,23 @@ impl fmt::Display for Difference {
     }
 }
 
+/// How many items are looked at as their owners do, which takes as long as all else that is
+/// compared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Look {
+    /// One after every sixth operation; in the end what is listed for one user.
+    AtSome,
+    /// Every item after every operation; in the end everybody's lists.
+    AtAll,
+}
+
 /// Plays a script from the beginning. `engine` is the store's own, or one that breaks a rule.
+/// After each batch a millisecond passes.
 pub(crate) async fn play(
     stage: &mut Stage,
     engine: &dyn EngineStore,
     script: &[Op],
+    look: Look,
 ) -> Result<(), Difference> {
     stage.go_back();
     stage.clock.set(OPENING);
@@ -49,12 +61,18 @@ pub(crate) async fn play(
         last: [const { None }; SERVERS],
         settled: [0; SERVERS],
         lost: [const { None }; SERVERS],
+        bookmarks: [const { None }; USERS],
     };
     for (step, op) in script.iter().enumerate() {
         let played = match game.apply(*op).await {
             Ok(false) => Ok(()),
-            Ok(true) => game.compare_states(step).await,
+            Ok(true) => game.compare_states(step, look).await,
             Err(fault) => Err(fault),
+        };
+        let last = step + 1 == script.len();
+        let played = match played {
+            Ok(()) if last => game.compare_records(step, look).await,
+            played => played,
         };
         played.map_err(|Fault(what)| Difference {
             step,
@@ -88,6 +106,15 @@ struct Game<'a> {
     settled: [u64; SERVERS],
     /// What each server knows of answers that it lost.
     lost: [Option<Lost>; SERVERS],
+    /// How far each user has read in its items.
+    bookmarks: [Option<Bookmark>; USERS],
+}
+
+/// Where a reader of items is to go on.
+struct Bookmark {
+    status: Option<ItemStatus>,
+    last: usize,
+    cursor: String,
 }
 
 /// Settlements that were not answered.
@@ -114,12 +141,14 @@ impl Game<'_> {
                 self.settle(server, &batch).await?;
                 batch.answered.get_or_insert(answered);
                 self.last[server] = Some(batch);
+                self.pass_time(1);
             }
             Op::Resend(server) => match self.last[server].take() {
                 None => return Ok(false),
                 Some(batch) => {
                     self.settle(server, &batch).await?;
                     self.last[server] = Some(batch);
+                    self.pass_time(1);
                 }
             },
             Op::LoseAnswer(server) => {
@@ -131,10 +160,19 @@ impl Game<'_> {
             Op::Record { server } => {
                 let batch = std::mem::take(&mut self.progress);
                 self.record(server, &batch).await?;
+                self.pass_time(1);
+            }
+            Op::TurnPage { of, limit, status } => {
+                self.turn_page(of, limit, status).await?;
+                return Ok(false);
             }
             Op::Advance(ms) => {
-                self.reference.now += i64::from(ms);
-                self.stage.clock.set(self.reference.now);
+                self.pass_time(ms.into());
+                return Ok(false);
+            }
+            Op::UntilSomethingIsDue => {
+                let next = self.reference.queue.next_timer(self.reference.now);
+                self.pass_time(next.unwrap_or(0));
                 return Ok(false);
             }
             Op::GiveUp { server, call } => {
@@ -148,6 +186,7 @@ impl Game<'_> {
                 let expected = self.reference.take_over(from, to);
                 let observed = self.stage.die(dead, heir, &self.reference).await?;
                 same("what was taken over", &expected, &observed)?;
+                self.pass_time(1);
             }
             Op::Cancel(_) | Op::CancelAnothers(_) => self.cancel(op).await?,
             Op::Draft { .. } | Op::Start(_) | Op::Pause(_) | Op::Withdraw(_) | Op::Maintain => {
@@ -165,6 +204,38 @@ impl Game<'_> {
             }
         }
         Ok(true)
+    }
+
+    fn pass_time(&mut self, ms: i64) {
+        self.reference.now += ms;
+        self.stage.clock.set(self.reference.now);
+    }
+
+    /// Reads on where the user stopped, or from the beginning.
+    async fn turn_page(
+        &mut self,
+        of: usize,
+        limit: u16,
+        status: Option<ItemStatus>,
+    ) -> Result<(), Fault> {
+        let bookmark = self.bookmarks[of].take();
+        let bookmark = bookmark.filter(|bookmark| bookmark.status == status);
+        let after = bookmark.as_ref().map(|bookmark| bookmark.last);
+        let request = PageRequest {
+            limit,
+            cursor: bookmark.map(|bookmark| bookmark.cursor),
+        };
+        let (expected, more) = self.reference.page(of, status, limit.into(), after);
+        let page = self.stage.page(&self.reference, of, status, request);
+        let (observed, cursor) = page.await?;
+        same("a page of items", &expected, &observed)?;
+        same("whether another follows", &more, &cursor.is_some())?;
+        self.bookmarks[of] = cursor.zip(expected.last()).map(|(cursor, last)| Bookmark {
+            status,
+            last: *last,
+            cursor,
+        });
+        Ok(())
     }
 
     /// The server's next batch will say what it missed, and whom it told no.
@@ -201,101 +272,5 @@ impl Game<'_> {
         same("placed", &expected.placed, &observed.placed)?;
         same("events", &expected.events, &observed.events)?;
         same("unknown", &expected.unknown, &observed.unknown)
-    }
-
-    async fn cancel(&mut self, op: Op) -> Result<(), Fault> {
-        let (Op::Cancel(pick) | Op::CancelAnothers(pick)) = op else {
-            unreachable!("it cancels");
-        };
-        let id = self.pick(pick);
-        let owner = self.reference.queue.item(id).map(|item| item.user_id);
-        let users = &self.stage.universe.users;
-        let own = matches!(op, Op::Cancel(_));
-        let asks = match owner {
-            Some(owner) if own => owner,
-            owner => users
-                .iter()
-                .copied()
-                .find(|user| Some(*user) != owner)
-                .unwrap(),
-        };
-        let observed = self.stage.cancel(asks, id).await?;
-        let expected = if own { self.reference.cancel(id) } else { None };
-        same("the cancellation", &expected, &observed)
-    }
-
-    async fn change(&mut self, op: Op) -> Result<(), Fault> {
-        let queue = &mut self.reference.queue;
-        let user = |of: usize| self.stage.universe.users[of];
-        let store = &self.stage.store;
-        let limit = |slots: u32| ConcurrencyLimit::new(slots.into()).unwrap();
-        let mut change = UserChange::default();
-        let of = match op {
-            Op::SystemLimit(slots) => {
-                queue.set_system_limit(limit(slots));
-                store.set_system_limit(limit(slots)).await?;
-                return Ok(());
-            }
-            Op::Paused(paused) => {
-                queue.set_paused(paused);
-                store.set_dispatch_paused(paused).await?;
-                return Ok(());
-            }
-            Op::UserLimit { of, slots } => {
-                queue.set_user_limit(user(of), limit(slots)).unwrap();
-                change.concurrent_calls_limit = Some(limit(slots));
-                of
-            }
-            Op::Weight { of, turns } => {
-                let weight = Weight::new(turns.into()).unwrap();
-                queue.set_weight(user(of), weight).unwrap();
-                change.weight = Some(weight);
-                of
-            }
-            Op::DirectReserved { of, slots } => {
-                queue.set_direct_reserved(user(of), slots).unwrap();
-                change.direct_reserved_slots = Some(slots);
-                of
-            }
-            Op::Credits { of, left } => {
-                queue.set_credits(user(of), left).unwrap();
-                change.credits = Some(left);
-                of
-            }
-            other => unreachable!("{other:?} changes nothing"),
-        };
-        store.update_user(user(of), change).await?;
-        Ok(())
-    }
-
-    async fn campaign(&mut self, op: Op) -> Result<(), Fault> {
-        let (nth, status) = match op {
-            Op::Draft { of, contacts } => {
-                if self.reference.campaigns.len() < CAMPAIGNS {
-                    self.stage.draft(of, contacts, &mut self.reference).await?;
-                }
-                return Ok(());
-            }
-            Op::Maintain => {
-                self.reference.maintain();
-                self.stage.store.maintain().await?;
-                return Ok(());
-            }
-            Op::Start(nth) => (nth, CampaignStatus::Active),
-            Op::Pause(nth) => (nth, CampaignStatus::Paused),
-            Op::Withdraw(nth) => (nth, CampaignStatus::Cancelled),
-            other => unreachable!("{other:?} is about no campaign"),
-        };
-        let campaigns = self.reference.campaigns.len();
-        if campaigns == 0 {
-            return Ok(());
-        }
-        let nth = nth % campaigns;
-        let observed = self
-            .stage
-            .set_campaign_status(&self.reference, nth, status)
-            .await?;
-        let expected = self.reference.set_campaign_status(nth, status);
-        same("whether the campaign may", &expected, &observed)
     }
 }

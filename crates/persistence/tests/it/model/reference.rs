@@ -6,25 +6,33 @@ use std::time::Duration;
 
 use callq_domain::model::{self, Batch, Newcomer, Queue};
 use callq_domain::{
-    AgentId, CallId, CampaignId, CampaignStatus, ConcurrencyLimit, Ending, ExecutionId, ItemStatus,
-    NewDirectCall, Outcome, QueueItemId, Return, ServerId, SlotBatch, UserId,
+    AgentId, CallId, CampaignId, CampaignStatus, ConcurrencyLimit, ContactId, Ending, ExecutionId,
+    ItemStatus, NewDirectCall, Outcome, QueueItemId, Refusal, Return, ServerId, SlotBatch, Target,
+    UserId,
 };
 
-use super::answers::{Place, Settled, Start, Wait};
+use super::answers::{Holds, Place, Record, Settled, Start, Step, Wait, Who};
 
+mod campaigns;
 mod door;
+mod keys;
+mod lists;
 mod lost;
 mod progress;
 mod state;
+mod story;
 
 /// No item has so many attempts: what names this one is not the current one's to say.
 const NEVER: u32 = u32::MAX;
 
-/// The users of every script, each with an agent of its own.
+/// The users of every script, each with an agent and contacts of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Universe {
     pub(crate) users: Vec<UserId>,
     pub(crate) agents: Vec<AgentId>,
+    /// Who carries the calls of each agent, and which caller id they show.
+    pub(crate) carriers: Vec<(String, Option<String>)>,
+    pub(crate) contacts: Vec<Vec<(ContactId, Who)>>,
     pub(crate) user_limit: ConcurrencyLimit,
     pub(crate) system_limit: ConcurrencyLimit,
 }
@@ -44,6 +52,19 @@ pub(crate) struct Reference {
     pub(super) words: BTreeMap<QueueItemId, String>,
     /// How many settlements each server has sent.
     settlements: BTreeMap<ServerId, u64>,
+    keys: BTreeMap<(UserId, String), keys::Kept>,
+    wishes: BTreeMap<QueueItemId, Wish>,
+    records: BTreeMap<QueueItemId, Record>,
+    stories: BTreeMap<QueueItemId, Vec<Step>>,
+    holds: BTreeMap<UserId, Holds>,
+}
+
+/// What was asked for with an item.
+struct Wish {
+    who: Who,
+    from: Option<String>,
+    scheduled_for: Option<i64>,
+    due_at: Option<i64>,
 }
 
 pub(crate) struct Campaign {
@@ -60,6 +81,7 @@ pub(super) struct Current {
     pub(super) settlement: u64,
     pub(super) execution: Option<ExecutionId>,
     pub(super) overdue: bool,
+    pub(super) since: i64,
 }
 
 /// Where several answers are right.
@@ -72,6 +94,8 @@ pub(crate) struct Leeway {
     pub(crate) reasons_in_the_end: Vec<(usize, String)>,
     /// Admissions that came before: why they wait is not told anew.
     pub(crate) repeated: Vec<usize>,
+    /// Admissions under a key that another of their batch has, where a third says otherwise.
+    pub(crate) keys_of_three: Vec<usize>,
 }
 
 impl Reference {
@@ -90,6 +114,11 @@ impl Reference {
             attempts: BTreeMap::new(),
             words: BTreeMap::new(),
             settlements: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            wishes: BTreeMap::new(),
+            records: BTreeMap::new(),
+            stories: BTreeMap::new(),
+            holds: BTreeMap::new(),
         }
     }
 
@@ -114,10 +143,12 @@ impl Reference {
         *self.settlements.entry(server).or_default() += 1;
         let disowned = self.disown(server, asked);
         let unheard = self.unheard(server, asked);
+        let turned_away = self.turn_away(asked, &mut leeway);
         let endings = asked
             .endings
             .iter()
             .map(|end| self.fence_ending(server, end));
+        let newcomers = asked.admissions.iter().zip(&turned_away);
         let batch = Batch {
             endings: endings.chain(disowned).collect(),
             returns: unheard
@@ -125,33 +156,40 @@ impl Reference {
                 .chain(&asked.returns)
                 .map(|back| self.fence_return(server, back))
                 .collect(),
-            admissions: asked
-                .admissions
-                .iter()
-                .filter(|call| !self.is_anothers_agent(call))
-                .map(|call| self.newcomer(call))
+            admissions: newcomers
+                .filter(|(_, turned_away)| turned_away.is_none())
+                .map(|(call, _)| self.newcomer(call))
                 .collect(),
             reserve: asked.reserve,
         };
-        let anothers = asked
-            .admissions
-            .iter()
-            .map(|call| self.is_anothers_agent(call));
-        let anothers: Vec<bool> = anothers.collect();
 
         let mut settled = self.queue.settle(self.now, &batch);
-        settled.endings.truncate(asked.endings.len());
-        self.note_returns(unheard.iter().chain(&asked.returns), &settled);
+        let gone = settled.endings.split_off(asked.endings.len());
+        let (own, disowned) = batch.endings.split_at(asked.endings.len());
+        self.note_endings(server, disowned, &gone);
+        let holds = self.holds.clone();
+        self.note_endings(server, own, &settled.endings);
+        self.note_returns(server, unheard.iter().chain(&asked.returns), &settled);
         settled.returns.drain(..unheard.len());
+        for id in &settled.expired {
+            self.withdrawn(
+                *id,
+                "expired",
+                "did not start before its expiry",
+                Some(server),
+            );
+        }
+        self.note_wishes(server, asked, &settled, &turned_away);
         self.note_starts(server, &settled);
-        let admissions = self.doors(server, &mut settled, asked, &anothers, &mut leeway);
+        let admissions = self.doors(server, &mut settled, asked, turned_away, &mut leeway);
         self.complete_campaigns();
         let told = Settled {
             endings: settled.endings,
+            // Told before it counts how long what ended held its slots.
             returns: settled
                 .returns
                 .iter()
-                .map(|back| back.as_ref().map(|wait| self.wait(wait)))
+                .map(|back| back.as_ref().map(|wait| self.wait(wait, &holds)))
                 .collect(),
             admissions,
             reserved: settled
@@ -178,6 +216,7 @@ impl Reference {
             }
             if now.overdue {
                 fenced.outcome = Outcome::Failed;
+                fenced.reason = Some("timed_out".into());
             }
         }
         fenced
@@ -193,10 +232,23 @@ impl Reference {
         fenced
     }
 
-    fn is_anothers_agent(&self, call: &NewDirectCall) -> bool {
+    /// Why a call is refused whose user is known, for what is not that user's.
+    fn names_anothers(&self, call: &NewDirectCall) -> Option<Refusal> {
         let of = self.user_number(call.user_id);
-        let own = self.universe.agents.get(of);
-        self.queue.item(call.item_id).is_none() && own.is_some_and(|agent| *agent != call.agent_id)
+        let agent = self.universe.agents.get(of)?;
+        let contacts = &self.universe.contacts[of];
+        if self.queue.item(call.item_id).is_some() {
+            return None;
+        }
+        if *agent != call.agent_id {
+            return Some(Refusal::UnknownAgent);
+        }
+        match call.target {
+            Target::Contact(contact) if contacts.iter().all(|(own, _)| *own != contact) => {
+                Some(Refusal::UnknownContact)
+            }
+            _ => None,
+        }
     }
 
     fn newcomer(&self, call: &NewDirectCall) -> Newcomer {
@@ -211,40 +263,6 @@ impl Reference {
         }
     }
 
-    fn note_returns<'a>(
-        &mut self,
-        asked: impl Iterator<Item = &'a Return>,
-        settled: &model::Settled,
-    ) {
-        for (back, waits) in asked.zip(&settled.returns) {
-            if let Some(waits) = waits {
-                self.words.insert(waits.item_id, back.reason.clone());
-            }
-        }
-    }
-
-    fn note_starts(&mut self, server: ServerId, settled: &model::Settled) {
-        self.forget_ended();
-        let at_the_door = settled
-            .admissions
-            .iter()
-            .filter_map(|admission| match admission {
-                model::Admission::Started(start) => Some(start),
-                _ => None,
-            });
-        for start in settled.reserved.iter().chain(at_the_door) {
-            self.words.remove(&start.item_id);
-            let now = Current {
-                number: start.attempt.number,
-                owner: server,
-                settlement: self.settlements[&server],
-                execution: None,
-                overdue: false,
-            };
-            self.attempts.insert(start.item_id, now);
-        }
-    }
-
     /// Forgets attempts that no longer hold a slot.
     fn forget_ended(&mut self) {
         let queue = &self.queue;
@@ -256,20 +274,33 @@ impl Reference {
     }
 
     fn start(&self, start: &model::Start) -> Start {
+        self.started(start.item_id, start.attempt.number)
+    }
+
+    fn started(&self, id: QueueItemId, attempt: u32) -> Start {
+        let item = self.queue.item(id).unwrap();
+        let of = self.user_number(item.user_id);
+        let (provider, shown) = &self.universe.carriers[of];
+        let wish = &self.wishes[&id];
         Start {
-            item: self.number(start.item_id),
-            of: self.user_number(start.user_id),
-            call_type: self.queue.item(start.item_id).unwrap().origin.call_type(),
-            attempt: start.attempt.number,
+            item: self.number(id),
+            of,
+            call_type: item.origin.call_type(),
+            attempt,
+            who: wish.who.clone(),
+            provider: provider.clone(),
+            from: wish.from.clone().or_else(|| shown.clone()),
         }
     }
 
-    fn wait(&self, waiting: &model::Waiting) -> Wait {
+    fn wait(&self, waiting: &model::Waiting, holds: &BTreeMap<UserId, Holds>) -> Wait {
         let item = self.queue.item(waiting.item_id).unwrap();
+        let mut place = self.in_queue(item, waiting.place);
+        place.pace.holds = holds.get(&item.user_id).copied().unwrap_or_default();
         Wait {
             item: self.number(waiting.item_id),
             reason: waiting.reason.to_string(),
-            place: self.in_queue(item, waiting.place),
+            place,
             expires_at: item.expires_at,
         }
     }

@@ -5,21 +5,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use callq_domain::{
-    AccountStore, Admission, AgentId, Attempt, CallId, CampaignStatus, CampaignStore,
-    ConcurrencyLimit, ContactId, DirectoryStore, EndingEffect, EngineStore, NewUser, OperatorStore,
+    Admission, Attempt, CallId, CampaignStatus, CampaignStore, EndingEffect, EngineStore,
     OwnershipStore, ProgressBatch, ProviderName, QueueItemId, QueuePlace, QueueStore, Queued,
-    Repeat, ReservedCall, Role, ServerId, SlotBatch, StoreError, UserId,
+    Repeat, ReservedCall, ServerId, SlotBatch, StoreError, UserId,
 };
 use callq_persistence::{Database, PostgresStore, connect};
 use callq_testing::TestDatabase;
 use diesel::connection::SimpleConnection;
-use uuid::Uuid;
 
-use super::answers::{Cancelled, Door, Place, Progressed, Seen, Settled, Start, Wait};
+use super::answers::{
+    Cancelled, Door, Holds, Pace, Place, Progressed, Seen, Settled, Start, Wait, Who,
+};
 use super::database_clock::DatabaseClock;
-use super::operations::{CONTACTS, SERVERS, USERS};
+use super::operations::SERVERS;
 use super::reference::{Reference, Universe, call_of, item_of};
-use crate::scene::{agent_fields, contact_fields, new_campaign, new_token, phone_number};
+use crate::scene::new_campaign;
+
+mod world;
 
 /// When every script begins, in milliseconds since the Unix epoch: so late that nothing looks over
 /// to the machine's own clock.
@@ -33,7 +35,6 @@ pub(crate) struct Stage {
     pub(crate) store: PostgresStore,
     pub(crate) universe: Universe,
     pub(crate) clock: DatabaseClock,
-    contacts: Vec<Vec<ContactId>>,
     pub(crate) servers: Vec<ServerId>,
     /// Each item's call, once it has had one.
     pub(super) calls: BTreeMap<QueueItemId, CallId>,
@@ -48,44 +49,7 @@ impl Stage {
         let database = TestDatabase::new();
         let pool = Database::new(database.url(), 2).unwrap();
         let store = PostgresStore::new(pool, ProviderName::new("simulator").unwrap());
-        let mut universe = Universe {
-            users: Vec::new(),
-            agents: Vec::new(),
-            user_limit: ConcurrencyLimit::new(2).unwrap(),
-            system_limit: ConcurrencyLimit::new(3).unwrap(),
-        };
-        store.set_system_limit(universe.system_limit).await.unwrap();
-        let mut contacts = Vec::new();
-        for nth in 1..=USERS as u128 {
-            let user = NewUser {
-                id: UserId::from(Uuid::from_u128(nth)),
-                email: format!("user{nth}@example.com").parse().unwrap(),
-                role: Role::User,
-                concurrent_calls_limit: universe.user_limit,
-                time_zone: "UTC".into(),
-                credits: None,
-            };
-            let id = store
-                .create_user(user.clone(), new_token(user.id))
-                .await
-                .unwrap()
-                .id;
-            let agent = AgentId::from(Uuid::from_u128(0xa000 + nth));
-            store
-                .create_agent(agent, id, agent_fields("Ada"))
-                .await
-                .unwrap();
-            let mut own = Vec::new();
-            for contact in 0..CONTACTS as u128 {
-                let contact = ContactId::from(Uuid::from_u128((0xc000 + nth) << 16 | contact));
-                let fields = contact_fields(&phone_number(7));
-                store.create_contact(contact, id, fields).await.unwrap();
-                own.push(contact);
-            }
-            universe.users.push(id);
-            universe.agents.push(agent);
-            contacts.push(own);
-        }
+        let universe = world::make(&store).await;
         let mut servers: Vec<ServerId> = (0..SERVERS).map(|_| ServerId::new()).collect();
         servers.sort_unstable();
         for server in &servers {
@@ -104,7 +68,6 @@ impl Stage {
             clock: DatabaseClock::take(database.url()),
             store,
             universe,
-            contacts,
             servers,
             calls: BTreeMap::new(),
             numbers: vec![Vec::new(); SERVERS],
@@ -176,8 +139,8 @@ impl Stage {
             Admission::Started(call) => Door::Started(self.start(call, reference)),
             Admission::Queued(queued) => Door::Waits(wait(queued, reference)),
             Admission::Refused(refusal) => Door::Refused(*refusal),
-            Admission::Repeated(Repeat::Unanswered(_)) => Door::Over,
-            Admission::Repeated(other) => Door::Strange(format!("{other:?}")),
+            Admission::Repeated(Repeat::Unanswered(item)) => Door::Before(reference.number(*item)),
+            Admission::Repeated(known) => Door::Repeated(known.clone()),
         }
     }
 
@@ -190,11 +153,22 @@ impl Stage {
             of: reference.user_number(call.request.user_id),
             call_type: call.request.origin.call_type(),
             attempt: attempt.number,
+            who: Who {
+                number: call.request.to.to_string(),
+                name: call.request.contact_name.clone(),
+                data: call
+                    .request
+                    .user_data
+                    .as_ref()
+                    .map(|data| data.get().into()),
+            },
+            provider: call.provider.to_string(),
+            from: call.request.from.clone(),
         }
     }
 
     /// The database's own id of a call that goes by its item's.
-    fn call(&self, call: CallId) -> CallId {
+    pub(super) fn call(&self, call: CallId) -> CallId {
         self.calls.get(&item_of(call)).copied().unwrap_or(call)
     }
 
@@ -289,7 +263,8 @@ impl Stage {
         contacts: usize,
         reference: &mut Reference,
     ) -> Result<(), StoreError> {
-        let contacts = self.contacts[of][..contacts].to_vec();
+        let contacts = &self.universe.contacts[of][..contacts];
+        let contacts = contacts.iter().map(|(id, _)| *id).collect();
         let campaign = new_campaign(self.universe.users[of], self.universe.agents[of], contacts);
         let id = self.store.create_campaign(campaign).await?.id;
         let items = self.campaign_items(id);
@@ -352,6 +327,12 @@ fn place(place: &QueuePlace) -> Place {
     Place {
         position: place.position,
         total: place.total_in_queue,
-        slots: place.pace.slots,
+        pace: Pace {
+            slots: place.pace.slots,
+            holds: Holds {
+                samples: place.pace.samples,
+                mean_ms: place.pace.mean_hold.as_secs_f64() * 1_000.0,
+            },
+        },
     }
 }

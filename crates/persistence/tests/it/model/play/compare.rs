@@ -2,14 +2,17 @@
 
 use std::fmt;
 
-use super::{Fault, Game};
+use callq_domain::{QueueItemId, Repeat};
+
+use super::{Fault, Game, Look};
 use crate::model::answers::{Door, Settled};
 use crate::model::known_differences as known;
+use crate::model::operations::{SERVERS, USERS};
 use crate::model::reference::Leeway;
 
 impl Game<'_> {
     /// Compares all that stands written.
-    pub(super) async fn compare_states(&mut self, step: usize) -> Result<(), Fault> {
+    pub(super) async fn compare_states(&mut self, step: usize, look: Look) -> Result<(), Fault> {
         let broken = self.reference.queue.check();
         if !broken.is_empty() {
             return Err(Fault(format!("the model itself is broken: {broken:?}")));
@@ -41,15 +44,64 @@ impl Game<'_> {
             same("a campaign", expected, observed)?;
         }
         same("what the audit finds", &Vec::new(), &self.stage.faults())?;
-        // One item a step is looked at as its owner does.
-        if !self.reference.items.is_empty() {
-            let id = self.reference.items[step % self.reference.items.len()];
-            let observed = self.stage.seen(&self.reference, id).await?;
-            same(
-                "an item as its owner sees it",
-                &Some(self.reference.seen(id)),
-                &observed,
-            )?;
+        let items = self.reference.items.clone();
+        match look {
+            Look::AtAll => {
+                for id in items {
+                    self.look_at(id).await?;
+                }
+            }
+            Look::AtSome if step.is_multiple_of(6) && !items.is_empty() => {
+                self.look_at(items[(step / 6) % items.len()]).await?;
+            }
+            Look::AtSome => {}
+        }
+        Ok(())
+    }
+
+    /// Looks at an item, and at the queue it is in, as its owner does.
+    async fn look_at(&mut self, id: QueueItemId) -> Result<(), Fault> {
+        let observed = self.stage.seen(&self.reference, id).await?;
+        let expected = Some(self.reference.seen(id));
+        same("an item as its owner sees it", &expected, &observed)?;
+        let of = self.reference.queue.item(id).unwrap().user_id;
+        let of = self.reference.user_number(of);
+        let observed = self.stage.glance(&self.reference, of).await?;
+        same("a queue at a glance", &self.reference.glance(of), &observed)
+    }
+
+    /// Compares what is on record: what happened to every item, and the lists of all users or of
+    /// one.
+    pub(super) async fn compare_records(&mut self, step: usize, look: Look) -> Result<(), Fault> {
+        let reference = &self.reference;
+        let mut stories = self.stage.stories();
+        for id in &reference.items {
+            let what = format!("what happened to item {}", reference.number(*id));
+            let observed = stories.remove(id).unwrap_or_default();
+            same(&what, &reference.story(*id), &observed)?;
+        }
+        let observed = self.stage.up(reference).await?;
+        same("calls that are up", &reference.up(), &observed)?;
+        for server in 0..SERVERS {
+            let expected = reference.doubtful(self.stage.servers[server]);
+            let observed = self.stage.doubtful(reference, server).await?;
+            same("calls in doubt", &expected, &observed)?;
+        }
+        let (users, most) = match look {
+            Look::AtAll => (0..USERS, usize::MAX),
+            Look::AtSome => (step % USERS..step % USERS + 1, 3),
+        };
+        for of in users {
+            let observed = self.stage.calls(reference, of).await?;
+            same("a user's calls", &reference.calls(of), &observed)?;
+            let observed = self.stage.figures(of).await?;
+            same("a queue in figures", &reference.figures(of), &observed)?;
+        }
+        let on_record = |id: &QueueItemId| Some((*id, reference.on_record(*id)?));
+        let latest = reference.items.iter().rev().filter_map(on_record);
+        for (id, expected) in latest.take(most) {
+            let observed = self.stage.on_record(reference, id).await?;
+            same("a call on record", &Some(expected), &observed)?;
         }
         Ok(())
     }
@@ -74,6 +126,14 @@ pub(super) fn forgive(expected: &Settled, leeway: &Leeway, observed: &mut Settle
             ) && told.reason == *in_the_end
             {
                 told.reason.clone_from(&right.reason);
+            }
+        }
+    }
+    if known::JUDGES_A_KEY_BY_ALL_OF_ITS_BATCH {
+        for nth in &leeway.keys_of_three {
+            let told = observed.admissions.get_mut(*nth);
+            if let Some(told @ Door::Repeated(Repeat::Mismatch)) = told {
+                told.clone_from(&expected.admissions[*nth]);
             }
         }
     }

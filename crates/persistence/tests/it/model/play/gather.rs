@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use callq_domain::{
-    Attempt, Ending, ExecutionId, ItemStatus, NewDirectCall, QueueItemId, ReportedStatus, Return,
-    StatusEvent, Target, UserId,
+    Attempt, Ending, ExecutionId, IdempotencyKey, ItemStatus, KeptAnswer, NewDirectCall,
+    QueueItemId, ReportedStatus, Return, SavedAnswer, StatusEvent, Target, UserId,
 };
 use chrono::DateTime;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::Game;
 use crate::model::known_differences as known;
-use crate::model::operations::{By, Named, Op, Pick, Vain};
+use crate::model::operations::{By, Named, Op, Pick, USERS, Vain};
 use crate::model::reference::call_of;
 use crate::model::stage::OPENING;
 use crate::scene::{direct_call, phone_number};
@@ -32,13 +33,29 @@ impl Game<'_> {
                 call.expires_in = expires_in.map(|ms| Duration::from_millis(ms.into()));
                 self.slots.admissions.push(call);
             }
+            Op::AskByKey { of, key, body } => {
+                let user = self.stage.universe.users[of];
+                let mut call = self.direct_call(user, of);
+                call.idempotency = Some(IdempotencyKey {
+                    key: name_of(key),
+                    request_hash: [body; 32],
+                });
+                self.slots.admissions.push(call);
+            }
             Op::AskInVain { of, why } => {
                 let user = self.stage.universe.users[of];
                 let call = match why {
                     Vain::UnknownUser => {
                         self.direct_call(UserId::from(Uuid::from_u128(0xdead)), of)
                     }
-                    Vain::AnothersAgent => self.direct_call(user, (of + 1) % 4),
+                    Vain::AnothersAgent => self.direct_call(user, (of + 1) % USERS),
+                    Vain::AnothersContact => {
+                        let anothers = &self.stage.universe.contacts[(of + 1) % USERS];
+                        let contact = anothers[0].0;
+                        let mut call = self.direct_call(user, of);
+                        call.target = Target::Contact(contact);
+                        call
+                    }
                 };
                 self.slots.admissions.push(call);
             }
@@ -58,8 +75,8 @@ impl Game<'_> {
                     attempt,
                     outcome,
                     execution_id: self.execution(call, named),
-                    reason: None,
-                    duration_seconds: None,
+                    reason: matches!(by, By::ThisAttempt).then(|| "refused".into()),
+                    duration_seconds: matches!(named, Named::ItsName).then_some(7),
                 };
                 self.slots.endings.push(ending);
             }
@@ -98,43 +115,76 @@ impl Game<'_> {
                 status,
                 named,
             } => self.tell(call, status, named),
+            Op::KeepAnswer { of, key } => {
+                let user_id = self.stage.universe.users[of];
+                let key = name_of(key);
+                let mut kept = self.progress.answers.iter();
+                if kept.all(|other| other.user_id != user_id || other.key != key) {
+                    let answer = SavedAnswer {
+                        status: 202,
+                        body: format!("answered at {}", self.reference.now - OPENING),
+                    };
+                    self.progress.answers.push(KeptAnswer {
+                        user_id,
+                        key,
+                        answer,
+                    });
+                }
+            }
             other => unreachable!("{other:?} goes into no batch"),
         }
     }
 
     fn tell(&mut self, call: Pick, status: ReportedStatus, named: Named) {
+        let id = self.pick(call);
+        // Words for some, and the same for each of a status.
+        let says = self.reference.number(id).is_multiple_of(3);
         let event = StatusEvent {
             event_id: "event".into(),
-            call_id: call_of(self.pick(call)),
+            call_id: call_of(id),
             execution_id: self.execution(call, named),
             status,
             occurred_at: DateTime::from_timestamp_millis(self.reference.now).unwrap(),
             duration_seconds: None,
-            reason: None,
+            reason: says.then(|| format!("it is {}", status.as_str())),
         };
-        let differ = self
-            .progress
-            .events
-            .iter()
-            .any(|of| of.call_id == event.call_id && of.execution_id != event.execution_id);
+        let other_name = |of: &StatusEvent| {
+            of.call_id == event.call_id
+                && of.execution_id.is_some()
+                && of.execution_id != event.execution_id
+        };
+        let named = event.execution_id.is_some();
+        let differ = named && self.progress.events.iter().any(other_name);
         let nameless = !self.reference.is_named(event.call_id);
         if !(differ && nameless && known::NAMES_A_CALL_BY_ITS_FURTHEST_EVENT) {
             self.progress.events.push(event);
         }
     }
 
+    /// To a number or to a contact, with a word of its own or without.
     fn direct_call(&mut self, user: UserId, agent: usize) -> NewDirectCall {
         self.asked += 1;
-        let number = phone_number(u32::try_from(self.asked).unwrap())
-            .parse()
-            .unwrap();
+        let nth = self.asked;
+        let universe = &self.stage.universe;
+        let own = universe.users.iter().position(|of| *of == user);
+        let target = match own.map(|of| &universe.contacts[of]) {
+            Some(contacts) if nth.is_multiple_of(3) => {
+                Target::Contact(contacts[usize::try_from(nth).unwrap() % contacts.len()].0)
+            }
+            _ => {
+                let number = phone_number(u32::try_from(nth).unwrap());
+                Target::Number(number.parse().unwrap())
+            }
+        };
+        let data = nth
+            .is_multiple_of(5)
+            .then(|| format!("{{\"asked\": {nth}}}"));
         NewDirectCall {
-            item_id: QueueItemId::from(Uuid::from_u128(0xd000_0000 + self.asked)),
-            ..direct_call(
-                user,
-                self.stage.universe.agents[agent],
-                Target::Number(number),
-            )
+            item_id: QueueItemId::from(Uuid::from_u128(0xd000_0000 + nth)),
+            contact_name: nth.is_multiple_of(4).then(|| format!("Eve {nth}")),
+            user_data: data.map(|data| RawValue::from_string(data).unwrap()),
+            caller_id: nth.is_multiple_of(7).then(|| phone_number(4_001)),
+            ..direct_call(user, universe.agents[agent], target)
         }
     }
 
@@ -179,4 +229,8 @@ impl Game<'_> {
         };
         ExecutionId::new(name)
     }
+}
+
+fn name_of(key: u8) -> String {
+    format!("key {key}")
 }

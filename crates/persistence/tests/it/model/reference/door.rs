@@ -1,11 +1,11 @@
 //! What must be said at the door.
 
 use callq_domain::{
-    CallType, ItemStatus, QueueItemId, QueueReason, Refusal, ServerId, SlotBatch, SlotUse, model,
+    CallType, ItemStatus, QueueItemId, QueueReason, ServerId, SlotBatch, SlotUse, model,
 };
 
 use super::{Leeway, Reference};
-use crate::model::answers::{Door, Start, Wait};
+use crate::model::answers::{Door, Wait};
 
 impl Reference {
     pub(super) fn doors(
@@ -13,24 +13,18 @@ impl Reference {
         server: ServerId,
         settled: &mut model::Settled,
         asked: &SlotBatch,
-        anothers: &[bool],
+        turned_away: Vec<Option<Door>>,
         leeway: &mut Leeway,
     ) -> Vec<Door> {
         let full = self.full_at_the_door(settled);
         let mut verdicts = std::mem::take(&mut settled.admissions).into_iter();
         let mut doors = Vec::new();
-        for (nth, (call, anothers)) in asked.admissions.iter().zip(anothers).enumerate() {
-            if *anothers {
-                doors.push(Door::Refused(Refusal::UnknownAgent));
+        for (nth, (call, turned_away)) in asked.admissions.iter().zip(turned_away).enumerate() {
+            if let Some(door) = turned_away {
+                doors.push(door);
                 continue;
             }
             let verdict = verdicts.next().unwrap();
-            if matches!(
-                verdict,
-                model::Admission::Started(_) | model::Admission::Queued(_)
-            ) {
-                self.count_in(call.item_id);
-            }
             doors.push(match verdict {
                 model::Admission::Started(start) => Door::Started(self.start(&start)),
                 model::Admission::Queued(waiting) => {
@@ -43,7 +37,7 @@ impl Reference {
                     {
                         leeway.reasons_in_the_end.push((nth, full.to_string()));
                     }
-                    Door::Waits(self.wait(&waiting))
+                    Door::Waits(self.wait(&waiting, &self.holds))
                 }
                 model::Admission::Refused(refusal) => Door::Refused(refusal),
                 model::Admission::Known(status) => {
@@ -86,19 +80,14 @@ impl Reference {
         }
         let item = self.queue.item(id).unwrap();
         match status {
-            ItemStatus::Processing if unheard => Door::Started(Start {
-                item: self.number(id),
-                of: self.user_number(item.user_id),
-                call_type: item.origin.call_type(),
-                attempt: item.attempts,
-            }),
+            ItemStatus::Processing if unheard => Door::Started(self.started(id, item.attempts)),
             ItemStatus::Queued => Door::Waits(Wait {
                 item: self.number(id),
                 reason: String::new(),
                 place: self.place(id).unwrap(),
                 expires_at: item.expires_at,
             }),
-            _ => Door::Over,
+            _ => Door::Before(self.number(id)),
         }
     }
 }

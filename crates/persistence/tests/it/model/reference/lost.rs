@@ -38,16 +38,20 @@ impl Reference {
 
     /// Withdraws what was told not to be accepted; the endings of what nobody was told has a slot.
     pub(super) fn disown(&mut self, server: ServerId, asked: &SlotBatch) -> Vec<Ending> {
+        const TOLD_NO: &str = "its caller was told that it was not accepted";
         let mut endings = Vec::new();
+        self.disown_keys(&asked.disowned);
         for id in &asked.disowned {
-            let _ = self.queue.cancel(*id);
+            if self.queue.cancel(*id) == Some(Ok(())) {
+                self.withdrawn(*id, "cancelled", TOLD_NO, Some(server));
+            }
             if self.is_unheard(server, asked, *id) {
                 let ending = Ending {
                     call_id: call_of(*id),
                     attempt: None,
                     outcome: Outcome::Cancelled,
                     execution_id: None,
-                    reason: None,
+                    reason: Some(TOLD_NO.into()),
                     duration_seconds: None,
                 };
                 endings.push(self.fence_ending(server, &ending));

@@ -1,14 +1,12 @@
-//! What must become of progress: placements, lost answers, events; of ownership; and of
-//! campaigns.
+//! What must become of progress: placements, lost answers, events; and of ownership.
 
-use callq_domain::model::{Batch, CampaignItem};
+use callq_domain::model::Batch;
 use callq_domain::{
-    Attempt, CallId, CallStatus, CampaignId, CampaignStatus, ItemStatus, Priority, ProgressBatch,
-    QueueItemId, ServerId, StatusEvent,
+    Attempt, CallId, CallStatus, ExecutionId, ProgressBatch, ReportedStatus, ServerId, StatusEvent,
 };
 
-use super::{Campaign, Current, Reference, call_of, item_of};
-use crate::model::answers::{Cancelled, Progressed};
+use super::{Current, Reference, call_of, item_of};
+use crate::model::answers::Progressed;
 
 impl Reference {
     /// Records progress in the order in which a store does.
@@ -22,50 +20,93 @@ impl Reference {
             unknown: Vec::new(),
             events: Vec::new(),
         };
+        self.keep_answers(&asked.answers);
         for (attempt, execution) in &asked.placed {
-            let status = self.status(attempt.call_id);
-            let news = self.own_attempt(server, attempt).is_some_and(|now| {
-                let news = now.execution.is_none();
-                now.execution.get_or_insert_with(|| execution.clone());
-                news
-            });
-            if news && status == Some(CallStatus::Unknown) {
-                self.queue.progress(attempt.call_id, CallStatus::Dialing);
-            }
-            told.placed.push(news);
+            told.placed.push(self.take(server, attempt, execution));
         }
         for event in &asked.events {
-            let moved = self.tell(event);
             let call = self.known_call(event.call_id);
-            match told.events.iter_mut().find(|(of, _)| *of == call) {
-                Some((_, any)) => *any |= moved,
-                None => told.events.push((call, moved)),
+            if told.events.iter().all(|(of, _)| *of != call) {
+                told.events
+                    .push((call, self.tell(server, event.call_id, asked)));
             }
         }
-        for (attempt, _) in &asked.unknown {
-            let dialing = self.status(attempt.call_id) == Some(CallStatus::Dialing);
-            let lost = dialing
-                && self
-                    .own_attempt(server, attempt)
-                    .is_some_and(|now| now.execution.is_none());
-            told.unknown
-                .push(lost && self.queue.progress(attempt.call_id, CallStatus::Unknown));
+        for (attempt, reason) in &asked.unknown {
+            told.unknown.push(self.lose(server, attempt, reason));
         }
         told
     }
 
-    fn tell(&mut self, event: &StatusEvent) -> bool {
-        let Some(now) = self.attempts.get_mut(&item_of(event.call_id)) else {
+    fn take(&mut self, server: ServerId, attempt: &Attempt, execution: &ExecutionId) -> bool {
+        let status = self.status(attempt.call_id);
+        let news = self.own_attempt(server, attempt).is_some_and(|now| {
+            let news = now.execution.is_none();
+            now.execution.get_or_insert_with(|| execution.clone());
+            news
+        });
+        if news {
+            let id = item_of(attempt.call_id);
+            if status == Some(CallStatus::Unknown) {
+                self.queue.progress(attempt.call_id, CallStatus::Dialing);
+            }
+            let record = self.records.get_mut(&id).unwrap();
+            record.execution = Some(execution.to_string());
+            record.reason = None;
+            self.tell_of(id, "placed", Some(attempt.number), None, Some(server));
+        }
+        news
+    }
+
+    fn lose(&mut self, server: ServerId, attempt: &Attempt, reason: &str) -> bool {
+        let dialing = self.status(attempt.call_id) == Some(CallStatus::Dialing);
+        let nameless = |now: &mut Current| now.execution.is_none();
+        let lost = dialing && self.own_attempt(server, attempt).is_some_and(nameless);
+        if lost {
+            let id = item_of(attempt.call_id);
+            self.queue.progress(attempt.call_id, CallStatus::Unknown);
+            self.records.get_mut(&id).unwrap().reason = Some(reason.into());
+            let number = Some(attempt.number);
+            self.tell_of(id, "unknown", number, Some(reason), Some(server));
+        }
+        lost
+    }
+
+    /// Of several events for one call the furthest of its own execution counts.
+    fn tell(&mut self, server: ServerId, call: CallId, asked: &ProgressBatch) -> bool {
+        let id = item_of(call);
+        let Some(now) = self.attempts.get_mut(&id) else {
             return false;
         };
-        if !now.is_called(event.execution_id.as_ref()) {
+        let events = asked.events.iter().filter(|event| event.call_id == call);
+        let own = |event: &&StatusEvent| now.is_called(event.execution_id.as_ref());
+        let own: Vec<&StatusEvent> = events.filter(own).collect();
+        let name = own.iter().find_map(|event| event.execution_id.clone());
+        if now.execution.is_none() && name.is_some() {
+            now.execution.clone_from(&name);
+            let record = self.records.get_mut(&id).unwrap();
+            record.execution = name.map(|name| name.to_string());
+        }
+        let number = now.number;
+        let far = |event: &&&StatusEvent| match event.status {
+            ReportedStatus::Initiated => 0,
+            ReportedStatus::Ringing => 1,
+            _ => 2,
+        };
+        let Some(furthest) = own.iter().max_by_key(far) else {
+            return false;
+        };
+        let status = furthest.status.as_call_status();
+        if !self.queue.progress(call, status) {
             return false;
         }
-        if now.execution.is_none() {
-            now.execution.clone_from(&event.execution_id);
+        let record = self.records.get_mut(&id).unwrap();
+        record.reason.clone_from(&furthest.reason);
+        if status == CallStatus::InProgress {
+            record.answered_at = Some(self.now);
         }
-        self.queue
-            .progress(event.call_id, event.status.as_call_status())
+        let reason = furthest.reason.as_deref();
+        self.tell_of(id, status.as_str(), Some(number), reason, Some(server));
+        true
     }
 
     /// A call goes on being known when its item waits again, and when it is withdrawn there.
@@ -110,104 +151,24 @@ impl Reference {
             let status = self.queue.item(*id).and_then(|item| item.call_status);
             if status == Some(CallStatus::Dialing) && now.execution.is_none() {
                 self.queue.progress(call_of(*id), CallStatus::Unknown);
+                let record = self.records.get_mut(id).unwrap();
+                record.reason = Some("its server stopped while dialing".into());
             }
-            kept.push(*id);
+            kept.push((*id, now.number));
+        }
+        for (id, number) in &kept {
+            let status = self.status(call_of(*id)).unwrap();
+            let why = "taken over from a server that is gone";
+            self.tell_of(*id, status.as_str(), Some(*number), Some(why), Some(heir));
         }
         // The heir looks at the queue.
-        self.queue.settle(self.now, &Batch::default());
+        let settled = self.queue.settle(self.now, &Batch::default());
+        for id in settled.expired {
+            self.withdrawn(id, "expired", "did not start before its expiry", Some(heir));
+        }
         self.complete_campaigns();
-        let mut kept: Vec<usize> = kept.into_iter().map(|id| self.number(id)).collect();
+        let mut kept: Vec<usize> = kept.iter().map(|(id, _)| self.number(*id)).collect();
         kept.sort_unstable();
         kept
-    }
-
-    /// Withdraws a waiting item.
-    pub(crate) fn cancel(&mut self, id: QueueItemId) -> Cancelled {
-        let told = self.queue.cancel(id);
-        self.complete_campaigns();
-        told
-    }
-
-    /// Takes in a draft that was made with these calls.
-    pub(crate) fn draft(&mut self, owner: usize, id: CampaignId, items: &[QueueItemId]) {
-        let user = self.universe.users[owner];
-        self.queue.add_campaign(user, id, false).unwrap();
-        let calls: Vec<CampaignItem> = items
-            .iter()
-            .map(|id| CampaignItem {
-                id: *id,
-                priority: Priority::CAMPAIGN,
-                wakes_at: None,
-                expires_at: None,
-            })
-            .collect();
-        self.queue.enqueue_campaign_items(id, &calls).unwrap();
-        for id in items {
-            self.count_in(*id);
-        }
-        self.campaigns.push(Campaign {
-            id,
-            owner,
-            status: CampaignStatus::Draft,
-        });
-    }
-
-    /// Moves a campaign to a status; false, and no change, where its present one does not allow
-    /// it.
-    pub(crate) fn set_campaign_status(&mut self, nth: usize, status: CampaignStatus) -> bool {
-        let campaign = &mut self.campaigns[nth];
-        if !campaign.status.may_become(status) {
-            return false;
-        }
-        campaign.status = status;
-        let id = campaign.id;
-        let open = status == CampaignStatus::Active;
-        self.queue.set_campaign_open(id, open).unwrap();
-        if status == CampaignStatus::Cancelled {
-            self.withdraw(id);
-        }
-        self.complete_campaigns();
-        true
-    }
-
-    /// Withdraws what came back to campaigns that were cancelled meanwhile.
-    pub(crate) fn maintain(&mut self) {
-        let cancelled = self
-            .campaigns
-            .iter()
-            .filter(|c| c.status == CampaignStatus::Cancelled);
-        let cancelled: Vec<CampaignId> = cancelled.map(|campaign| campaign.id).collect();
-        for id in cancelled {
-            self.withdraw(id);
-        }
-    }
-
-    fn withdraw(&mut self, campaign: CampaignId) {
-        for id in self.items.clone() {
-            let of = self
-                .queue
-                .item(id)
-                .and_then(|item| item.origin.campaign_id());
-            if of == Some(campaign) {
-                self.queue.cancel(id);
-            }
-        }
-    }
-
-    /// A campaign under way whose every contact is accounted for is over.
-    pub(super) fn complete_campaigns(&mut self) {
-        for nth in 0..self.campaigns.len() {
-            let Campaign { id, status, .. } = self.campaigns[nth];
-            let under_way = matches!(status, CampaignStatus::Active | CampaignStatus::Paused);
-            let left = |status| matches!(status, ItemStatus::Queued | ItemStatus::Processing);
-            let any_left = self
-                .queue
-                .items()
-                .any(|item| item.origin.campaign_id() == Some(id) && left(item.status));
-            if under_way && !any_left {
-                self.campaigns[nth].status = CampaignStatus::Completed;
-                self.queue.set_campaign_open(id, false).unwrap();
-            }
-        }
     }
 }

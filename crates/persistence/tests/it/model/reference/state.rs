@@ -7,7 +7,7 @@ use callq_domain::{
 use chrono::DateTime;
 
 use super::Reference;
-use crate::model::answers::{ItemState, Place, Seen, State, UserState};
+use crate::model::answers::{ItemState, Pace, Place, Seen, State, Times, UserState};
 
 impl Reference {
     pub(crate) fn state(&self) -> State {
@@ -39,10 +39,38 @@ impl Reference {
             position: self.queue.place(id).map(|place| place.position),
             called: item.call_id.is_some(),
             call: item.call_status.map(|status| status.to_string()),
+            who: self.wishes[&id].who.clone(),
+            reason: self.reason(item),
+            times: self.times(item),
         }
     }
 
-    fn user_state(&self, of: usize) -> UserState {
+    fn reason(&self, item: &Item) -> Option<String> {
+        match item.status {
+            ItemStatus::Queued => self.words.get(&item.id).cloned(),
+            ItemStatus::Processing => None,
+            _ => {
+                let outcome = || item.call_status.map(|status| status.to_string());
+                self.records[&item.id].reason.clone().or_else(outcome)
+            }
+        }
+    }
+
+    fn times(&self, item: &Item) -> Times {
+        let wish = &self.wishes[&item.id];
+        let record = self.records.get(&item.id);
+        let started = item.call_status.and(record);
+        Times {
+            scheduled_for: wish.scheduled_for,
+            wakes_at: item.wakes_at,
+            expires_at: item.expires_at,
+            due_at: wish.due_at,
+            started_at: started.map(|record| record.reserved_at),
+            finished_at: record.and_then(|record| record.ended_at),
+        }
+    }
+
+    pub(super) fn user_state(&self, of: usize) -> UserState {
         let user = self.universe.users[of];
         let direct = self.queue.counts(user, CallType::Direct);
         let campaign = self.queue.counts(user, CallType::Campaign);
@@ -122,7 +150,10 @@ impl Reference {
         Place {
             position: place.position,
             total: place.total_in_queue - others_drafts,
-            slots: user.limit.min(self.queue.system().limit),
+            pace: Pace {
+                slots: user.limit.min(self.queue.system().limit),
+                holds: self.holds.get(&item.user_id).copied().unwrap_or_default(),
+            },
         }
     }
 
