@@ -159,6 +159,7 @@ COMMENT ON FUNCTION audit_counters() IS
 DROP VIEW campaign_counts;
 DROP TABLE campaign_tallies;
 ALTER TABLE user_slots DROP COLUMN sole_campaign;
+ALTER TABLE system_state DROP COLUMN tallies_folded;
 
 CREATE FUNCTION close_calls(
     p_server uuid, p_calls uuid[], p_attempts integer[], p_outcomes text[], p_executions text[], p_reasons text[],

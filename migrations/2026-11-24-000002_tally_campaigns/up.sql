@@ -26,8 +26,12 @@ DROP FUNCTION settle(uuid, bigint, bigint, text, integer, uuid[], uuid[], intege
 ALTER TABLE user_slots ADD COLUMN sole_campaign uuid;
 COMMENT ON COLUMN user_slots.sole_campaign IS 'The user''s open campaign if there is exactly one: where its campaign calls are found.';
 
+ALTER TABLE system_state ADD COLUMN tallies_folded bigint NOT NULL DEFAULT 0;
+COMMENT ON COLUMN system_state.tallies_folded IS
+    'The last row of campaign_tallies that was folded: none before it is looked at again, dead rows kept by an old snapshot among them.';
+
 CREATE TABLE campaign_tallies (
-    nth bigint GENERATED ALWAYS AS IDENTITY,
+    nth bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     started uuid[] NOT NULL,
     completed uuid[] NOT NULL,
     failed uuid[] NOT NULL,
@@ -44,7 +48,8 @@ FROM campaign_slots s
 LEFT JOIN (
     SELECT e.campaign_id, -count(*) FILTER (WHERE e.what = 1) AS due, count(*) FILTER (WHERE e.what = 2) AS completed,
         count(*) FILTER (WHERE e.what = 3) AS failed, count(*) FILTER (WHERE e.what = 4) AS cancelled
-    FROM campaign_tallies k
+    FROM system_state y
+    JOIN campaign_tallies k ON k.nth > y.tallies_folded
     CROSS JOIN LATERAL (
         SELECT 1 AS what, unnest(k.started) AS campaign_id
         UNION ALL SELECT 2, unnest(k.completed)
@@ -65,19 +70,23 @@ BEGIN
         VALUES (coalesce(p_started, '{}'), coalesce(p_completed, '{}'), coalesce(p_failed, '{}'), coalesce(p_cancelled, '{}'))
         RETURNING nth INTO v_nth;
         -- Often enough that reading them stays cheap, seldom enough that a campaign's many calls cost it one update.
-        IF v_nth % 32 = 0 THEN
+        IF v_nth >= (SELECT tallies_folded + 32 FROM system_state) THEN
             PERFORM fold_campaign_tallies();
         END IF;
     END IF;
 END
 $$;
 COMMENT ON FUNCTION tally_campaigns(uuid[], uuid[], uuid[], uuid[]) IS
-    'Notes the campaign of each call that started and of each that ended: one row, whatever their number; folds every 32nd time. Needs lock_engine.';
+    'Notes the campaign of each call that started and of each that ended: one row, whatever their number; folds what has gathered once that is 32 rows. Needs lock_engine.';
 
 CREATE FUNCTION fold_campaign_tallies() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_folded bigint := (SELECT tallies_folded FROM system_state);
 BEGIN
     WITH taken AS (
-        DELETE FROM campaign_tallies RETURNING started, completed, failed, cancelled
+        DELETE FROM campaign_tallies WHERE nth > v_folded RETURNING nth, started, completed, failed, cancelled
+    ), noted AS (
+        UPDATE system_state SET tallies_folded = t.last FROM (SELECT max(k.nth) AS last FROM taken k) t WHERE t.last IS NOT NULL
     ), changes AS (
         SELECT e.campaign_id, (count(*) FILTER (WHERE e.what = 1))::integer AS started,
             (count(*) FILTER (WHERE e.what = 2))::integer AS completed, (count(*) FILTER (WHERE e.what = 3))::integer AS failed,
@@ -236,10 +245,9 @@ LANGUAGE sql STABLE AS $$
             ('user_slots.slots', s.slots, u.concurrent_calls_limit),
             ('user_slots.campaign_slots', s.campaign_slots, greatest(u.concurrent_calls_limit - u.direct_reserved_slots, 0)),
             ('user_slots.stride', s.stride, 720720 / u.weight),
-            ('user_slots.sole_campaign', (s.sole_campaign IS NOT NULL)::integer,
-                (SELECT count(*) FROM campaign_slots o WHERE o.user_id = s.user_id AND o.open
-                    AND o.campaign_id IS NOT DISTINCT FROM coalesce(s.sole_campaign, o.campaign_id)
-                    HAVING s.sole_campaign IS NOT NULL OR count(*) = 1)),
+            ('user_slots.sole_campaign', 1, (s.sole_campaign IS NOT DISTINCT FROM (
+                SELECT CASE WHEN count(*) = 1 THEN (array_agg(o.campaign_id))[1] END
+                FROM campaign_slots o WHERE o.user_id = s.user_id AND o.open))::integer),
             ('ready_lanes.direct',
                 (SELECT count(*) FROM ready_lanes r WHERE r.call_type = 'direct' AND r.turn = s.filed_direct AND r.user_id = s.user_id),
                 (s.due_direct > 0 AND s.held_direct IS NULL AND s.active_direct + s.active_campaign < s.slots)::integer),

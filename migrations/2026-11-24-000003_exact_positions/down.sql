@@ -1,4 +1,12 @@
 -- Locks: everything in the queue, for a moment.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM servers WHERE lease_until > clock_timestamp()) THEN
+        RAISE EXCEPTION 'a server is running; stop it first';
+    END IF;
+END
+$$;
+
 LOCK TABLE active_calls, system_state, user_slots, campaign_slots, call_queue IN ACCESS EXCLUSIVE MODE;
 
 DO $amend$
@@ -153,6 +161,7 @@ DROP TRIGGER call_queue_number_dropped ON call_queue;
 DROP TRIGGER call_queue_moved ON call_queue;
 DROP TRIGGER call_queue_moved_lock ON call_queue;
 DROP FUNCTION drop_number();
+DROP FUNCTION note_dropped_numbers();
 DROP FUNCTION audit_places();
 DROP FUNCTION count_lane(call_type, uuid, bigint);
 DROP FUNCTION forget_gaps(uuid);

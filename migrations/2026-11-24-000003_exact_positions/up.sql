@@ -5,7 +5,15 @@
 -- Locks: everything in the queue, for as long as numbering takes: some 15 seconds for a million
 -- waiting rows.
 
--- In the order in which the engine takes them.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM servers WHERE lease_until > clock_timestamp()) THEN
+        RAISE EXCEPTION 'a server of the version before is running; stop it first'
+            USING HINT = 'Its calls in progress go on. A server that was killed counts as running until its lease is over, some 20 seconds.';
+    END IF;
+END
+$$;
+
 LOCK TABLE active_calls, system_state, user_slots, campaign_slots, call_queue IN ACCESS EXCLUSIVE MODE;
 
 ALTER TABLE call_queue ADD COLUMN ordinal bigint;
@@ -211,6 +219,7 @@ DECLARE
     v_head bigint;
     v_starts bigint[];
     v_lengths bigint[];
+    v_budget integer := 1000;
 BEGIN
     FOR n IN 1..100 LOOP
         v_last := v_lane;
@@ -223,11 +232,12 @@ BEGIN
         SELECT array_agg(o.block), array_agg(-o.absent) INTO v_starts, v_lengths FROM (
             SELECT g.block, g.absent FROM lane_gaps g
             WHERE g.lane = v_lane AND g.level = 0 AND g.block < coalesce(v_head, 9223372036854775807)
-            ORDER BY g.block LIMIT 1000
+            ORDER BY g.block LIMIT v_budget
         ) o;
         IF v_starts IS NOT NULL THEN
             PERFORM change_gaps(array_fill(v_lane, ARRAY[cardinality(v_starts)]), v_starts, v_lengths);
-            IF cardinality(v_starts) = 1000 THEN
+            v_budget := v_budget - cardinality(v_starts);
+            IF v_budget <= 0 THEN
                 RETURN v_last;
             END IF;
         END IF;
@@ -328,27 +338,35 @@ COMMENT ON FUNCTION get_call_queue_position(uuid) IS
 -- A priority or position that is changed by hand would make the order of numbers a lie.
 CREATE FUNCTION drop_number() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_LEVEL = 'STATEMENT' THEN
-        PERFORM lock_engine();
-        RETURN NULL;
-    ELSIF TG_WHEN = 'BEFORE' THEN
+    IF TG_LEVEL = 'ROW' THEN
         NEW.ordinal := NULL;
         RETURN NEW;
     END IF;
-    PERFORM open_gaps(ARRAY[OLD.call_type], ARRAY[coalesce(OLD.campaign_id, OLD.user_id)], ARRAY[OLD.ordinal]);
+    PERFORM lock_engine();
     RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION drop_number() IS
     'Trigger: an item whose priority or position is changed has no number from then on, and is counted.';
+CREATE FUNCTION note_dropped_numbers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- All at once: one by one, each would step over what the ones before it left.
+    PERFORM open_gaps(array_agg(b.call_type), array_agg(coalesce(b.campaign_id, b.user_id)), array_agg(b.ordinal))
+    FROM before b JOIN after a ON a.id = b.id
+    WHERE b.ordinal IS NOT NULL AND a.ordinal IS NULL AND b.wakes_at IS NULL;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION note_dropped_numbers() IS 'Trigger: numbers that due items had and lost are gaps.';
 CREATE TRIGGER call_queue_moved_lock BEFORE UPDATE OF priority, position ON call_queue
     FOR EACH STATEMENT EXECUTE FUNCTION drop_number();
 CREATE TRIGGER call_queue_moved BEFORE UPDATE OF priority, position ON call_queue
     FOR EACH ROW WHEN (OLD.ordinal IS NOT NULL AND (NEW.priority <> OLD.priority OR NEW.position <> OLD.position))
     EXECUTE FUNCTION drop_number();
-CREATE TRIGGER call_queue_number_dropped AFTER UPDATE OF priority, position ON call_queue
-    FOR EACH ROW WHEN (OLD.ordinal IS NOT NULL AND NEW.ordinal IS NULL AND OLD.wakes_at IS NULL)
-    EXECUTE FUNCTION drop_number();
+-- Transition tables do not go with a list of columns. Waking is all else that updates these rows.
+CREATE TRIGGER call_queue_number_dropped AFTER UPDATE ON call_queue
+    REFERENCING OLD TABLE AS before NEW TABLE AS after
+    FOR EACH STATEMENT EXECUTE FUNCTION note_dropped_numbers();
 
 -- The audit ---------------------------------------------------------------------------------------
 

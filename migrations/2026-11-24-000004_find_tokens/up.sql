@@ -23,3 +23,5 @@ COMMENT ON FUNCTION find_tokens(bytea[]) IS
 ALTER FUNCTION find_tokens(bytea[]) SET plan_cache_mode = force_generic_plan;
 ALTER FUNCTION find_tokens(bytea[]) SET enable_seqscan = off;
 ALTER FUNCTION find_tokens(bytea[]) SET enable_bitmapscan = off;
+-- Everyone waits for one look-up: a lock on the table must not hold them all up for long.
+ALTER FUNCTION find_tokens(bytea[]) SET lock_timeout = '2s';

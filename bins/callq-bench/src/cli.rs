@@ -20,9 +20,9 @@ pub(crate) struct Cli {
     /// Servers, each with an engine and connections of its own, that drain one database
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub engines: u8,
-    /// Of the drains, only those whose name holds this
-    #[arg(long, value_name = "TEXT")]
-    pub case: Option<String>,
+    /// Of the drains, only those whose name holds one of these
+    #[arg(long, value_name = "TEXTS", value_delimiter = ',')]
+    pub case: Vec<String>,
     /// Where the JSON goes [default: target/bench/TIME.json]
     #[arg(long, value_name = "PATH")]
     pub json: Option<PathBuf>,

@@ -55,7 +55,7 @@ pub(crate) async fn measure(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     for case in cases(cli) {
-        if cli.case.as_ref().is_none_or(|it| case.name.contains(it)) {
+        if cli.case.is_empty() || cli.case.iter().any(|it| case.name.contains(it)) {
             measure_case(cli, cluster, report, &case).await?;
         }
     }

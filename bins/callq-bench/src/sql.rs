@@ -241,8 +241,8 @@ pub(crate) fn items(conn: &mut PgConnection, over: bool) -> QueryResult<i64> {
 // What grows --------------------------------------------------------------------------------------
 
 /// The tables that every call changes; the others only grow.
-const HOT_TABLES: &str = "'system_state', 'user_slots', 'campaign_slots', 'ready_lanes', \
-    'call_queue', 'active_calls'";
+const HOT_TABLES: &str = "'system_state', 'user_slots', 'campaign_slots', 'campaign_tallies', \
+    'ready_lanes', 'lane_gaps', 'call_queue', 'active_calls'";
 
 /// How large the hot tables are, and what lies dead in them.
 #[derive(Debug, Clone, Copy, QueryableByName)]

@@ -130,6 +130,39 @@ impl Database {
         .await
     }
 
+    /// Runs `work`, a read that is one statement, outside any transaction of ours. On connections
+    /// that broke while idle it is tried again on the next.
+    ///
+    /// # Errors
+    /// What `work` answers; [`StoreError::Unavailable`] if the database cannot be reached or does
+    /// not answer.
+    pub async fn run_read_statement<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        let database = self.clone();
+        let deadline = Instant::now() + Self::BOUND;
+        bounded(Self::BOUND, move || {
+            let mut tries = database.pool.max_size();
+            loop {
+                let mut connection = database.checked_out()?;
+                match work(&mut connection) {
+                    Err(Failure(StoreError::Unavailable(cause))) => {
+                        discard(connection);
+                        if tries == 0 || Instant::now() >= deadline {
+                            return Err(StoreError::Unavailable(cause));
+                        }
+                        log::debug!("passing over a broken connection: {cause}");
+                        tries -= 1;
+                    }
+                    worked => return worked.map_err(|failure| failure.0),
+                }
+            }
+        })
+        .await
+    }
+
     /// As [`Database::run`], with two minutes rather than ten seconds.
     ///
     /// # Errors

@@ -28,6 +28,16 @@ struct Waiting {
 impl TokenLookups {
     /// Looks a token up.
     pub(crate) async fn find(self: &Arc<Self>, database: &Database, hash: TokenHash) -> Answer {
+        loop {
+            // A look-up breaks off with the thread that runs it, as when a server stops. Whoever
+            // waited for it asks again.
+            if let Ok(answer) = self.ask(database, hash).await {
+                return answer;
+            }
+        }
+    }
+
+    fn ask(self: &Arc<Self>, database: &Database, hash: TokenHash) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
         let must_run = {
             let mut waiting = self.lock();
@@ -42,8 +52,7 @@ impl TokenLookups {
             };
             tokio::spawn(run.answer_all(database.clone()));
         }
-        let gone = |_| StoreError::Internal("a look-up of tokens broke off".into());
-        answer.await.map_err(gone)?
+        answer
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -70,9 +79,9 @@ impl Run {
                 }
                 std::mem::take(&mut waiting.asked)
             };
-            let hashes = asked.iter().map(|(hash, _)| hash.0.to_vec()).collect();
+            let hashes: Vec<Vec<u8>> = asked.iter().map(|(hash, _)| hash.0.to_vec()).collect();
             let found = database
-                .run_statement(move |conn| find_tokens(conn, hashes))
+                .run_read_statement(move |conn| find_tokens(conn, &hashes))
                 .await;
             for (hash, reply) in asked {
                 let answer = match &found {
@@ -98,7 +107,7 @@ impl Drop for Run {
 
 fn find_tokens(
     conn: &mut PgConnection,
-    hashes: Vec<Vec<u8>>,
+    hashes: &[Vec<u8>],
 ) -> Result<HashMap<TokenHash, Identity>, Failure> {
     let rows: Vec<IdentityRow> = sql_query("SELECT * FROM find_tokens($1)")
         .bind::<Array<Binary>, _>(hashes)

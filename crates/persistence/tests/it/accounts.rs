@@ -1,10 +1,10 @@
 //! Users and tokens.
 
-use callq_domain::{AccountStore, Role, StoreError, TokenHash, TokenId, UserId};
+use callq_domain::{AccountStore, CampaignStore, Role, StoreError, TokenHash, TokenId, UserId};
 use chrono::{TimeDelta, Utc};
 use diesel::connection::SimpleConnection;
 
-use crate::scene::{Scene, new_token, new_user};
+use crate::scene::{Scene, first_page, new_token, new_user};
 
 #[tokio::test]
 async fn a_new_user_is_found_by_id_email_and_token() {
@@ -187,4 +187,29 @@ async fn tokens_asked_for_while_a_look_up_is_under_way_share_the_next() {
         assert_eq!(found.map(|it| (it.user_id, it.token_id)), expected);
     }
     assert_eq!(stranger.await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_token_is_found_though_every_idle_connection_broke() {
+    let scene = Scene::new().await;
+    let user = new_user("ada@example.com");
+    let token = new_token(user.id);
+    scene.store.create_user(user, token.clone()).await.unwrap();
+    let ask = |_| {
+        let store = scene.store.clone();
+        tokio::spawn(async move { store.campaigns(UserId::new(), first_page(5)).await })
+    };
+    let asked: Vec<_> = (0..8).map(ask).collect();
+    for one in asked {
+        drop(one.await.unwrap());
+    }
+
+    let broken = scene.count(
+        "SELECT count(*) FROM pg_stat_activity, LATERAL pg_terminate_backend(pid) \
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+
+    assert!(broken > 0);
+    let found = scene.store.authenticate(token.hash).await.unwrap();
+    assert_eq!(found.map(|it| it.token_id), Some(token.id));
 }

@@ -260,6 +260,7 @@ async fn places_are_the_same_counted_and_derived_and_stay_so_when_calls_come_bac
     let derived = places(&mut connection);
     assert_eq!(derived.len(), 37);
 
+    scene.sql(STOPPED);
     down_to(url, PLACES);
     assert_eq!(places(&mut connection), derived);
     migrations::up(url).unwrap();
@@ -363,7 +364,6 @@ async fn down_refuses_to_lose_calls() {
     let user = scene.user().await;
     let call = scene.started_call(user, scene.agent(user).await).await;
 
-    down_to(url, PLACES);
     let refused = migrations::down(url).unwrap_err().to_string();
     assert!(refused.contains("a server is running"), "{refused}");
     scene.sql(STOPPED);

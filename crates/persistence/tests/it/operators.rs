@@ -345,6 +345,7 @@ async fn a_store_is_ready_only_on_the_schema_it_needs() {
     assert!(newer.to_string().contains("29990101000000"), "{newer}");
     scene.sql("DELETE FROM __diesel_schema_migrations WHERE version = '29990101000000'");
 
+    scene.sql("UPDATE servers SET lease_until = clock_timestamp()");
     migrations::down(scene.database.url()).unwrap();
     let older = scene.store.ready().await.unwrap_err();
     assert!(matches!(older, StoreError::Unavailable(_)));
