@@ -1,5 +1,5 @@
-//! Endurance: minutes at 80 % of the drain rate, with as many new calls coming as going, to see
-//! whether anything grows, slows down or gets lost.
+//! Endurance: minutes at 80 % of what can be kept up, with as many new calls coming as going, to
+//! see whether anything grows, slows down or gets lost.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ use crate::witness::Witness;
 const DATABASE: &str = "bench_endurance";
 const USERS: u32 = 1_000;
 const WAITING: u32 = 20_000;
-/// Of the drain rate.
+/// Of the highest rate with new calls coming.
 const SHARE: f64 = 0.8;
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -50,7 +50,6 @@ pub(crate) async fn measure(
         Some(rate) => rate,
         None => limited_rate(cli, cluster, report).await?,
     };
-    let offered = drained * SHARE;
     let database = cluster.database(DATABASE)?;
     let backlog = Backlog {
         users: USERS,
@@ -82,6 +81,7 @@ pub(crate) async fn measure(
     };
     let stop = Notify::new();
     let mut minutes = Vec::new();
+    let offered;
     {
         let feeding = async {
             let fed = tokio::join!(
@@ -91,6 +91,17 @@ pub(crate) async fn measure(
             fed.0.and(fed.1)
         };
         tokio::pin!(feeding);
+        // New calls take as much work as ended ones: the drain's rate cannot be kept up with both.
+        let highest = tokio::select! {
+            rate = highest_rate(cli, &witness) => rate,
+            paced = pacer.run(drained) => return paced,
+            fed = &mut feeding => return fed,
+            violation = witness.violated() => bail!("not correct: {violation}"),
+        };
+        offered = highest * SHARE;
+        say!("  endurance: {highest:.0} a second at most, {offered:.0} from now on");
+        courier.take_latencies();
+        feeder.take_latencies();
         let following = follow(cli, &database, &witness, &courier, &feeder, &mut minutes);
         tokio::select! {
             followed = following => followed?,
@@ -116,6 +127,18 @@ pub(crate) async fn measure(
     report.judge("endurance", &verdict)?;
     add_figures(report, offered, &minutes)?;
     cluster.drop_database(DATABASE)
+}
+
+/// How many calls a second end, once what the start brings along is over.
+async fn highest_rate(cli: &Cli, witness: &Witness) -> f64 {
+    let (warm_up, length) = cli.pick(
+        (Duration::from_secs(30), Duration::from_secs(30)),
+        (Duration::from_secs(2), Duration::from_secs(3)),
+    );
+    tokio::time::sleep(warm_up).await;
+    let (began, before) = (Instant::now(), witness.progress().ended);
+    tokio::time::sleep(length).await;
+    (witness.progress().ended - before) as f64 / began.elapsed().as_secs_f64()
 }
 
 /// Looks at the end of each minute, and says what it was like.

@@ -140,7 +140,8 @@ impl Reference {
             let items = self.of_user(of).filter(|item| {
                 item.origin.call_type() == call_type
                     && item.status == status
-                    && !self.is_draft(item)
+                    // What was withdrawn from a draft is over, and counted.
+                    && (status != ItemStatus::Queued || !self.is_draft(item))
             });
             items.count() as u64
         };
