@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use callq_domain::{CallId, OperatorStore};
 use callq_persistence::{Database, PostgresStore, connect};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::carrier::{CallsUp, Courier};
 use crate::cli::Cli;
@@ -79,14 +79,15 @@ pub(crate) async fn measure(
         up: VecDeque::new(),
         ended: 0,
     };
-    let stop = Notify::new();
+    // Kept, so that whoever looks later still sees it.
+    let (stop, stopping) = watch::channel(false);
     let mut minutes = Vec::new();
     let offered;
     {
         let feeding = async {
             let fed = tokio::join!(
-                feeder.feed_campaigns(&stop),
-                feeder.feed_direct_calls(&stop)
+                feeder.feed_campaigns(stopping.clone()),
+                feeder.feed_direct_calls(stopping.clone())
             );
             fed.0.and(fed.1)
         };
@@ -112,7 +113,7 @@ pub(crate) async fn measure(
         }
         // Whoever still asks gets an answer before the end.
         let ending = async {
-            stop.notify_waiters();
+            stop.send_replace(true);
             feeding.await
         };
         tokio::select! {

@@ -8,6 +8,7 @@ use anyhow::ensure;
 use callq_concurrency::{Engine, Initiated};
 use callq_domain::PlacementReport;
 use callq_persistence::PostgresStore;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::latency::Latencies;
@@ -48,13 +49,16 @@ impl Feeder {
     }
 
     /// Makes campaigns, user by user. Ends only with an error.
-    pub(crate) async fn feed_campaigns(&self, stop: &tokio::sync::Notify) -> anyhow::Result<()> {
+    pub(crate) async fn feed_campaigns(
+        &self,
+        mut stop: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
         let mut fed = 0;
         for user in (0..self.backlog.users).cycle() {
             while self.owed(100 - DIRECT_PERCENT) < fed + u64::from(CAMPAIGN) {
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE) => {}
-                    () = stop.notified() => return Ok(()),
+                    _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 }
             }
             let contacts: Vec<u32> = (0..CAMPAIGN)
@@ -75,7 +79,7 @@ impl Feeder {
     /// Asks for direct calls, user by user, each in a task of its own.
     pub(crate) async fn feed_direct_calls(
         self: &Arc<Self>,
-        stop: &tokio::sync::Notify,
+        mut stop: watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let mut asking = JoinSet::new();
         let mut fed = 0;
@@ -86,7 +90,7 @@ impl Feeder {
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
-                () = stop.notified() => break,
+                _ = stop.wait_for(|stop| *stop) => break,
                 Some(asked) = asking.join_next() => asked??,
             }
             while let Some(asked) = asking.try_join_next() {
