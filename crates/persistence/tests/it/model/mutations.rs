@@ -25,7 +25,7 @@ const fn mutation(function: &'static str, says: &'static str, instead: &'static 
     }
 }
 
-const MUTATIONS: [Mutation; 18] = [
+const MUTATIONS: [Mutation; 17] = [
     // Limits.
     mutation(
         "admit_direct_calls",
@@ -104,11 +104,6 @@ const MUTATIONS: [Mutation; 18] = [
         "settle",
         "a.owner = p_server AND a.batch > p_answered",
         "false",
-    ),
-    mutation(
-        "judge_admissions",
-        "r.owner = p_server AND r.batch > p_answered",
-        "true",
     ),
 ];
 
