@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{
-    Admission, AgentId, Attempt, CallId, Ending, EndingEffect, EngineStore, NewDirectCall, Origin,
+    Admission, AgentId, Attempt, CallId, Ending, EndingEffect, EngineStore, Fence, NewDirectCall, Origin,
     Outcome, PhoneNumber, PlacementReport, PlacementRequest, ProgressBatch, ProgressOutcome,
     ProviderName, QueueItemId, Refusal, ReservedCall, ServerId, SlotBatch, SlotOutcome, StoreError,
     Target, UserId,
@@ -150,6 +150,7 @@ fn reserved() -> ReservedCall {
             settings: None,
             contact_name: None,
             user_data: None,
+            fence: Fence::default(),
         },
     }
 }

@@ -75,6 +75,50 @@ pub struct PlacementRequest {
     pub contact_name: Option<String>,
     /// The caller's own data, passed through.
     pub user_data: Option<Box<RawValue>>,
+    /// Whether it may still be sent.
+    pub fence: Fence,
+}
+
+/// Says whether an attempt may still be sent to its provider.
+///
+/// A server that was stopped for a while, by its machine or by a debugger, goes on in the middle of
+/// what it was doing, while others have taken over and asked the provider about its calls. So a
+/// provider asks at the last moment before a request leaves, after it has connected, and sends
+/// nothing if the answer is no.
+///
+/// ```
+/// use callq_domain::Fence;
+///
+/// assert!(Fence::default().is_open());
+/// assert!(!Fence::new(|| false).is_open());
+/// ```
+#[derive(Clone)]
+pub struct Fence(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Fence {
+    /// A fence that is open as long as `is_open` says so; it may be asked on any thread.
+    pub fn new(is_open: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_open))
+    }
+
+    /// Whether the attempt may be sent now.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        (self.0)()
+    }
+}
+
+/// Always open.
+impl Default for Fence {
+    fn default() -> Self {
+        Self::new(|| true)
+    }
+}
+
+impl fmt::Debug for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fence").field(&self.is_open()).finish()
+    }
 }
 
 /// What became of a placement.
@@ -173,7 +217,8 @@ pub trait CallProvider: Send + Sync {
     /// The name agents use to choose it.
     fn name(&self) -> &ProviderName;
 
-    /// Asks the provider to dial.
+    /// Asks the provider to dial. Nothing may be sent once the request's [`Fence`] is closed, which
+    /// is proof that nothing was dialled: [`Placement::Unreachable`].
     async fn place(&self, request: &PlacementRequest) -> Placement;
 
     /// Asks the provider what it knows of a call.

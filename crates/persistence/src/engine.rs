@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{
-    Attempt, EndingEffect, EngineStore, Origin, Pace, PhoneNumber, PlacementRequest, ProgressBatch,
+    Attempt, EndingEffect, EngineStore, Fence, Origin, Pace, PhoneNumber, PlacementRequest, ProgressBatch,
     ProgressOutcome, ProviderName, ReservedCall, ServerId, SlotBatch, SlotOutcome, StoreError,
 };
 use chrono::Utc;
@@ -297,6 +297,7 @@ pub(crate) fn reserved_call(row: ReservedCallRow) -> Result<ReservedCall, Failur
             settings: settings.map(raw_json).transpose()?,
             contact_name: name,
             user_data: data.map(raw_json).transpose()?,
+            fence: Fence::default(),
         },
     })
 }

@@ -7,6 +7,7 @@
 
 mod answer;
 mod client;
+mod fenced;
 mod retry_after;
 
 use std::time::Duration;
@@ -173,7 +174,13 @@ impl CallProvider for HttpProvider {
         let message_id = format!("{call_id}-{}", request.attempt.number);
         let answer = self
             .client
-            .post(self.address([]), &message_id, body, Some(&call_id))
+            .post(
+                self.address([]),
+                &message_id,
+                body,
+                &call_id,
+                request.fence.clone(),
+            )
             .await;
         match answer {
             Ok(answer) => answer::placement(&answer),

@@ -44,6 +44,7 @@
 //!         settings: Some(serde_json::value::RawValue::from_string(settings)?),
 //!         contact_name: None,
 //!         user_data: None,
+//!         fence: Fence::default(),
 //!     })
 //!     .await;
 //! assert!(matches!(answer, Placement::Placed { .. }));

@@ -93,6 +93,11 @@ impl CallProvider for Simulator {
     }
 
     async fn place(&self, request: &PlacementRequest) -> Placement {
+        if !request.fence.is_open() {
+            return Placement::Unreachable {
+                reason: "the server's lease was over before the call was put up".into(),
+            };
+        }
         let settings = match Settings::read(request.settings.as_deref()) {
             Ok(settings) => settings,
             Err(error) => {

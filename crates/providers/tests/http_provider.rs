@@ -4,10 +4,12 @@
 
 mod scripted_dialer;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use callq_domain::{
-    AgentId, Attempt, CallId, CallProvider, CampaignId, EventHeaders, EventRejection, ExecutionId,
+    AgentId, Attempt, CallId, CallProvider, CampaignId, EventHeaders, EventRejection, ExecutionId, Fence,
     HangUpError, LookUp, Origin, Outcome, Placement, PlacementRequest, ReportedStatus, UserId,
 };
 use callq_providers::{HttpProvider, HttpProviderConfig, WebhookSecret};
@@ -57,6 +59,7 @@ fn request() -> PlacementRequest {
         settings: None,
         contact_name: Some("Zoë".into()),
         user_data: Some(RawValue::from_string(r#"{"b":1.50,"a":"x"}"#.into()).expect("JSON")),
+        fence: Fence::default(),
     }
 }
 
@@ -133,6 +136,35 @@ async fn a_placement_says_all_that_was_promised_to_dialers_and_is_signed() {
         sent.body.contains(r#"{"b":1.50,"a":"x"}"#),
         "user data passes through unchanged"
     );
+}
+
+#[tokio::test]
+async fn nothing_is_sent_once_the_fence_is_closed_and_it_is_asked_only_when_connected() {
+    let dialer = ScriptedDialer::start(says("201 Created", "", r#"{"execution_id":"e-1"}"#)).await;
+    let asked = Arc::new(AtomicBool::new(false));
+    let fenced = || {
+        let asked = Arc::clone(&asked);
+        PlacementRequest {
+            fence: Fence::new(move || {
+                asked.store(true, Ordering::SeqCst);
+                false
+            }),
+            ..request()
+        }
+    };
+
+    let nowhere = provider(NOWHERE, PATIENT).place(&fenced()).await;
+    let asked_without_connection = asked.load(Ordering::SeqCst);
+    let placement = provider(&dialer.url(), PATIENT).place(&fenced()).await;
+
+    assert!(matches!(nowhere, Placement::Unreachable { .. }));
+    assert!(!asked_without_connection);
+    assert!(asked.load(Ordering::SeqCst));
+    assert!(
+        matches!(&placement, Placement::Unreachable { reason } if reason.contains("lease")),
+        "{placement:?}"
+    );
+    assert!(dialer.requests().is_empty());
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{
-    AgentId, Attempt, Call, CallId, CallProvider, CallStatus, EventEffect, EventError,
+    AgentId, Attempt, Call, CallId, CallProvider, CallStatus, EventEffect, EventError, Fence,
     EventHeaders, EventRejection, EventSink, ExecutionId, HangUpError, LookUp, Origin, Outcome,
     Placement, PlacementRequest, QueueItemId, ReportedStatus, StatusEvent, UserId,
 };
@@ -133,6 +133,7 @@ fn request(value: &Value) -> PlacementRequest {
         settings: Some(settings(value)),
         contact_name: None,
         user_data: None,
+        fence: Fence::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use callq_concurrency::{Engine, EngineError, Reservation, Reservations};
 use callq_domain::{
-    Attempt, CallProvider, Ending, EndingEffect, Outcome, Placement, PlacementReport,
+    Attempt, CallProvider, Ending, EndingEffect, Fence, Outcome, Placement, PlacementReport,
     PlacementRequest, Providers, Return,
 };
 use log::{error, info, warn};
@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::pause_after;
-use crate::lease::Lease;
+use crate::lease::{Lease, since_boot};
 
 /// What every placement needs.
 pub(crate) struct Dispatcher {
@@ -94,7 +94,11 @@ impl Dispatcher {
             to:% = call.request.to.masked();
             "dialing"
         );
-        let placement = ask(provider, call.request.clone(), self.placement_bound).await;
+        let request = PlacementRequest {
+            fence: fence(self.placement_bound),
+            ..call.request.clone()
+        };
+        let placement = ask(provider, request, self.placement_bound).await;
         self.conclude(attempt, placement, &mut door).await;
     }
 
@@ -215,6 +219,13 @@ where
             }
         }
     }
+}
+
+/// Open for the time of one placement that begins now, which lies within the lease. A server that
+/// wakes up after that finds it closed.
+fn fence(placement_bound: Duration) -> Fence {
+    let end = since_boot() + placement_bound;
+    Fence::new(move || since_boot() < end)
 }
 
 /// Asks the provider, for at most `timeout`. A provider that panics answered nothing.

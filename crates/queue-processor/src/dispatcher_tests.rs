@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use callq_concurrency::{Engine, EngineOptions};
 use callq_domain::{
     Attempt, CallId, CallProvider, EndingEffect, EngineStore, EventHeaders, EventRejection,
-    ExecutionId, HangUpError, LookUp, Origin, Outcome, PhoneNumber, Placement, PlacementRequest,
+    ExecutionId, Fence, HangUpError, LookUp, Origin, Outcome, PhoneNumber, Placement, PlacementRequest,
     ProgressBatch, ProgressOutcome, ProviderName, Providers, QueueItemId, ReservedCall, ServerId,
     SlotBatch, SlotOutcome, StatusEvent, StoreError, UserId,
 };
@@ -146,6 +146,7 @@ async fn play(act: Act, lease: Duration, provider: &str) -> Story {
             settings: None,
             contact_name: None,
             user_data: None,
+            fence: Fence::default(),
         },
     };
     let (tell, mut told) = mpsc::unbounded_channel();

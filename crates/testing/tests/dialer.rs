@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use callq_domain::{
-    AgentId, Attempt, CallId, CallProvider, EventHeaders, HangUpError, LookUp, Origin, Outcome,
+    AgentId, Attempt, CallId, CallProvider, EventHeaders, HangUpError, LookUp, Origin, Outcome, Fence,
     Placement, PlacementRequest, ReportedStatus, StatusEvent, UserId,
 };
 use callq_providers::{HttpProvider, HttpProviderConfig};
@@ -128,6 +128,7 @@ fn request(user_id: UserId) -> PlacementRequest {
         settings: None,
         contact_name: None,
         user_data: None,
+        fence: Fence::default(),
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use callq_domain::Fence;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, Method, RequestBuilder, StatusCode, Url, redirect, retry};
+use reqwest::{Body, Client, Method, RequestBuilder, StatusCode, Url, redirect, retry};
 use uuid::Uuid;
 
+use super::fenced::{FenceClosed, FencedBody};
 use crate::webhook::WebhookSecret;
 use crate::words::root_cause;
 
@@ -70,19 +72,27 @@ impl DialerClient {
         Ok(Self { client, secret })
     }
 
-    /// Sends a signed JSON body, once.
+    /// Sends a signed JSON body, once, unless the fence is closed when there is a connection.
     pub(super) async fn post(
         &self,
         url: Url,
         message_id: &str,
         body: String,
-        idempotency_key: Option<&str>,
+        idempotency_key: &str,
+        fence: Fence,
     ) -> Result<Answer, Fault> {
-        let mut request = self.signed(Method::POST, url, message_id, &body);
-        if let Some(key) = idempotency_key {
-            request = request.header("Idempotency-Key", key);
-        }
-        exchange(request.header(CONTENT_TYPE, "application/json").body(body)).await
+        let request = self
+            .signed(Method::POST, url, message_id, &body)
+            .header("Idempotency-Key", idempotency_key)
+            .header(CONTENT_TYPE, "application/json");
+        let (body, withheld) = FencedBody::new(body, fence);
+        let answer = exchange(request.body(Body::wrap(body))).await;
+        answer.map_err(|fault| {
+            if withheld.is_so() {
+                return Fault::NothingSent(FenceClosed.to_string());
+            }
+            fault
+        })
     }
 
     /// Sends a signed request without a body, once.
