@@ -182,6 +182,9 @@ pub trait OwnershipStore: Send + Sync {
     /// from now on, it ends as failed with the reason `timed_out`.
     async fn mark_overdue(&self, server: ServerId, attempt: Attempt) -> Result<(), StoreError>;
 
+    /// Withdraws calls that came back to the queue after their campaign was cancelled.
+    async fn withdraw_left_over(&self) -> Result<(), StoreError>;
+
     /// Housekeeping: prepares history partitions, drops idempotency keys older than a day, withdraws
     /// what waits of cancelled campaigns, and forgets what no place depends on any more.
     async fn maintain(&self) -> Result<(), StoreError>;

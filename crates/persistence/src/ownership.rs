@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use callq_domain::{Attempt, Call, DoubtfulCall, OwnershipStore, ServerId, StoreError};
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::{Array, BigInt, Integer, Uuid as SqlUuid};
-use diesel::{PgConnection, RunQueryDsl, sql_query};
+use diesel::{PgConnection, QueryableByName, RunQueryDsl, sql_query};
 use uuid::Uuid;
 
 use crate::calls::CallRow;
@@ -75,6 +75,15 @@ impl OwnershipStore for PostgresStore {
             .await
     }
 
+    async fn withdraw_left_over(&self) -> Result<(), StoreError> {
+        while self
+            .database
+            .run(withdraw_cancelled_campaigns_chunk)
+            .await?
+        {}
+        Ok(())
+    }
+
     async fn maintain(&self) -> Result<(), StoreError> {
         self.database
             .run(|conn| {
@@ -88,11 +97,7 @@ impl OwnershipStore for PostgresStore {
                 Ok(())
             })
             .await?;
-        while self
-            .database
-            .run(withdraw_cancelled_campaigns_chunk)
-            .await?
-        {}
+        self.withdraw_left_over().await?;
         let mut lane = Some(Uuid::nil());
         while let Some(after) = lane {
             lane = self
@@ -126,31 +131,43 @@ impl OwnershipStore for PostgresStore {
 /// Older than this no call is, in milliseconds: some 300 years.
 const EVER: i64 = 10_000_000_000_000;
 
+/// A call and how long it has held its slot, both by the database's clock: this machine's may be
+/// an hour off.
+#[derive(QueryableByName)]
+struct AgedRow {
+    #[diesel(embed)]
+    call: CallRow,
+    #[diesel(sql_type = BigInt)]
+    age_ms: i64,
+}
+
 fn doubtful_calls_on_conn(
     conn: &mut PgConnection,
     server: Uuid,
     max_age_ms: i64,
 ) -> Result<Vec<DoubtfulCall>, Failure> {
-    let rows: Vec<CallRow> = sql_query(format!(
-        "{live} WHERE owner = $1 AND unknown_since IS NOT NULL \
-         UNION \
-         {live} WHERE owner = $1 AND $2 < {EVER} \
-             AND reserved_at < clock_timestamp() - make_interval(secs => $2 / 1000.0)",
+    let rows: Vec<AgedRow> = sql_query(format!(
+        "SELECT a.*, \
+             greatest(0, extract(epoch FROM clock_timestamp() - a.reserved_at) * 1000)::bigint AS age_ms \
+         FROM ({live} WHERE owner = $1 AND unknown_since IS NOT NULL \
+             UNION \
+             {live} WHERE owner = $1 AND $2 < {EVER} \
+                 AND reserved_at < clock_timestamp() - make_interval(secs => $2 / 1000.0)) a",
         live = CallRow::SELECT_LIVE
     ))
     .bind::<SqlUuid, _>(server)
     .bind::<BigInt, _>(max_age_ms)
     .load(conn)?;
-    let now = chrono::Utc::now();
     rows.into_iter()
         .map(|row| {
-            let call = row.into_call()?;
+            let age = Duration::from_millis(u64::try_from(row.age_ms).unwrap_or(0));
+            let call = row.call.into_call()?;
             Ok(DoubtfulCall {
                 attempt: Attempt {
                     call_id: call.id,
                     number: call.attempts,
                 },
-                age: (now - call.reserved_at).to_std().unwrap_or_default(),
+                age,
                 call,
             })
         })

@@ -24,6 +24,10 @@ pub(crate) struct Keeper {
     pub doubt: Arc<Notify>,
 }
 
+/// Between two looks for calls that came back to a campaign which was cancelled meanwhile: they hold
+/// no slot and will not start, but are not over.
+const LEFT_OVER: Duration = Duration::from_secs(60);
+
 /// Between two rounds of housekeeping.
 const MAINTENANCE: Duration = Duration::from_secs(3600);
 
@@ -51,10 +55,17 @@ pub(crate) async fn keep_lease(this: Arc<Keeper>) {
 /// Takes over orphans, about once a sweep, and maintains now and then.
 pub(crate) async fn sweep(this: Arc<Keeper>) {
     let mut maintained = Instant::now();
+    let mut withdrawn = Instant::now();
     loop {
         // Take-over is due soon after a lease ends, however rare the sweeps are.
         tokio::time::sleep(this.sweep_interval.min(this.lease_length / 5)).await;
         this.take_over().await;
+        if withdrawn.elapsed() >= LEFT_OVER {
+            withdrawn = Instant::now();
+            if let Err(cause) = this.store.withdraw_left_over().await {
+                warn!("calls of cancelled campaigns could not be withdrawn yet: {cause}");
+            }
+        }
         if maintained.elapsed() >= MAINTENANCE {
             maintained = Instant::now();
             if let Err(cause) = this.store.maintain().await {

@@ -30,6 +30,7 @@ mod backoff;
 mod dispatcher;
 #[cfg(test)]
 mod dispatcher_tests;
+mod inquiry;
 mod keeper;
 mod lease;
 mod processor;

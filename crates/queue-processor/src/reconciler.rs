@@ -1,18 +1,19 @@
 //! Calls whose state is in doubt: asked about until there is proof, never dialled on a guess.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use callq_concurrency::Engine;
 use callq_domain::{
-    CallId, CallStatus, DoubtfulCall, Ending, EventSink, LookUp, Outcome, OwnershipStore,
-    Providers, ReportedStatus, Return, ServerId, StatusEvent,
+    DoubtfulCall, Ending, EventSink, LookUp, Outcome, OwnershipStore, Providers, ReportedStatus,
+    Return, ServerId, StatusEvent,
 };
 use futures_util::stream::{self, StreamExt as _};
 use log::{error, info, warn};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::inquiry::{Doubt, Inquiries};
 
 /// Asks providers about doubtful calls.
 pub(crate) struct Reconciler {
@@ -25,52 +26,35 @@ pub(crate) struct Reconciler {
     pub doubt: Arc<Notify>,
 }
 
-/// When a call is asked about next, and what was learned so far.
-struct Inquiry {
-    next: Instant,
-    pause: Duration,
-    absent_since: Option<Instant>,
-}
-
-/// A provider that does not know a call may only not know it *yet*: its own "no" counts as proof
-/// once it has said so twice, this far apart.
-const PROOF_OF_ABSENCE: Duration = Duration::from_secs(2);
-
 /// Between looks at the store while nothing is known to be in doubt.
 const IDLE_LOOK: Duration = Duration::from_secs(5);
 
-/// Between looks for calls that are up for too long, while none is known.
-const OVERLONG_LOOK: Duration = Duration::from_secs(15);
-
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Between looks for calls that are up for long.
+const LONG_LOOK: Duration = Duration::from_secs(15);
 
 /// Look-ups under way at once.
 const AT_ONCE: usize = 16;
 
 pub(crate) async fn run(this: Arc<Reconciler>) {
-    let mut inquiries: HashMap<CallId, Inquiry> = HashMap::new();
-    let mut overlong_at: Option<Instant> = None;
-    let mut some_overlong = false;
+    let mut inquiries = Inquiries::new(this.max_call);
+    // A look at every call that is up is for now and then.
+    let rest = (inquiries.long() / 2).clamp(Duration::from_millis(250), LONG_LOOK);
+    let mut long_look: Option<Instant> = None;
     loop {
-        // A look at every call that is up is for now and then, and for when one was found.
-        let rest = overlong_at.is_some_and(|at| at.elapsed() < OVERLONG_LOOK);
-        let max_age = if rest && !some_overlong {
-            Duration::MAX
-        } else {
-            overlong_at = Some(Instant::now());
-            this.max_call
-        };
-        let pause = match this.store.doubtful_calls(this.server, max_age).await {
+        let all = long_look.is_none_or(|at| at.elapsed() >= rest);
+        let older_than = if all { inquiries.long() } else { Duration::MAX };
+        let pause = match this.store.doubtful_calls(this.server, older_than).await {
             Ok(calls) => {
-                some_overlong = calls.iter().any(|doubtful| doubtful.age >= this.max_call);
-                inquiries.retain(|id, _| calls.iter().any(|doubtful| doubtful.call.id == *id));
-                this.inquire_all(&calls, &mut inquiries).await;
-                let next = inquiries.values().map(|inquiry| inquiry.next).min();
-                next.map_or(IDLE_LOOK, |next| {
-                    next.saturating_duration_since(Instant::now())
-                        .clamp(Duration::from_millis(50), IDLE_LOOK)
-                })
+                let now = Instant::now();
+                if all {
+                    long_look = Some(now);
+                }
+                let due = inquiries.due(calls, all, now);
+                this.inquire(due, &mut inquiries).await;
+                let next = inquiries
+                    .next()
+                    .map_or(IDLE_LOOK, |next| next.saturating_duration_since(Instant::now()));
+                next.clamp(Duration::from_millis(50), IDLE_LOOK.min(rest))
             }
             Err(cause) => {
                 warn!("doubtful calls cannot be listed: {cause}");
@@ -84,32 +68,10 @@ pub(crate) async fn run(this: Arc<Reconciler>) {
     }
 }
 
-/// Whether a call is to be asked about now; if so, notes when it will be again.
-fn is_due(doubtful: &DoubtfulCall, inquiries: &mut HashMap<CallId, Inquiry>) -> bool {
-    let now = Instant::now();
-    let inquiry = inquiries.entry(doubtful.call.id).or_insert(Inquiry {
-        // The provider may still be at work on the request whose answer was lost.
-        next: now + FIRST_PAUSE,
-        pause: FIRST_PAUSE,
-        absent_since: None,
-    });
-    if now < inquiry.next {
-        return false;
-    }
-    inquiry.pause = (inquiry.pause * 2).min(LONGEST_PAUSE);
-    inquiry.next = now + inquiry.pause;
-    true
-}
-
 impl Reconciler {
-    /// Asks about those whose time has come, several at once: one mute provider must not keep the
-    /// calls of the others waiting.
-    async fn inquire_all(&self, calls: &[DoubtfulCall], inquiries: &mut HashMap<CallId, Inquiry>) {
-        let due: Vec<DoubtfulCall> = calls
-            .iter()
-            .filter(|doubtful| is_due(doubtful, inquiries))
-            .cloned()
-            .collect();
+    /// Asks about calls, several at once: one mute provider must not keep the calls of the others
+    /// waiting.
+    async fn inquire(&self, due: Vec<DoubtfulCall>, inquiries: &mut Inquiries) {
         let mut answers = stream::iter(due)
             .map(|doubtful| async move {
                 let answer = self.look_up(&doubtful).await;
@@ -117,44 +79,44 @@ impl Reconciler {
             })
             .buffer_unordered(AT_ONCE);
         while let Some((doubtful, answer)) = answers.next().await {
-            if let Some(inquiry) = inquiries.get_mut(&doubtful.call.id) {
-                self.conclude(&doubtful, answer, inquiry).await;
-            }
+            self.conclude(&doubtful, answer, inquiries).await;
         }
     }
 
     /// Acts on what the provider said.
-    async fn conclude(&self, doubtful: &DoubtfulCall, answer: LookUp, inquiry: &mut Inquiry) {
-        let now = Instant::now();
-        let too_long = doubtful.age >= self.max_call;
-        match (answer, doubtful.call.status) {
+    async fn conclude(&self, doubtful: &DoubtfulCall, answer: LookUp, inquiries: &mut Inquiries) {
+        let id = doubtful.call.id;
+        if !matches!(answer, LookUp::NotPlaced) {
+            inquiries.is_not_absent(doubtful.attempt);
+        }
+        match (answer, inquiries.doubt(doubtful)) {
             (
                 LookUp::Found {
                     execution_id,
                     status: ReportedStatus::Ended(outcome),
                 },
-                _,
+                doubt,
             ) => {
                 let ending = Ending {
-                    call_id: doubtful.call.id,
+                    call_id: id,
                     attempt: Some(doubtful.attempt.number),
                     outcome,
                     // Too long is too long, whatever the provider calls it.
-                    execution_id: (!too_long).then_some(execution_id),
+                    execution_id: (doubt != Doubt::Overlong).then_some(execution_id),
                     reason: Some("the provider was asked".into()),
                     duration_seconds: None,
                 };
                 self.end(ending).await;
             }
-            (LookUp::Found { execution_id, .. }, _) if too_long => {
+            (LookUp::Found { execution_id, .. }, Doubt::Overlong) => {
                 if let Err(cause) = self.store.mark_overdue(self.server, doubtful.attempt).await {
-                    warn!(call_id:% = doubtful.call.id; "could not be given up yet: {cause}");
+                    warn!(call_id:% = id; "could not be given up yet: {cause}");
                     return;
                 }
                 if let Some(provider) = self.providers.get(&doubtful.call.provider)
                     && let Err(cause) = provider.hang_up(&execution_id).await
                 {
-                    warn!(call_id:% = doubtful.call.id; "an overlong call could not be hung up: {cause}");
+                    warn!(call_id:% = id; "an overlong call could not be hung up: {cause}");
                 }
                 self.time_out(doubtful).await;
             }
@@ -163,9 +125,9 @@ impl Reconciler {
                     execution_id,
                     status,
                 },
-                CallStatus::Unknown,
+                Doubt::Lost,
             ) => {
-                info!(call_id:% = doubtful.call.id, execution_id:% = execution_id; "adopted: the provider has it");
+                info!(call_id:% = id, execution_id:% = execution_id; "adopted: the provider has it");
                 let recorded = self
                     .engine
                     .record_placed(doubtful.attempt, execution_id.clone())
@@ -174,20 +136,32 @@ impl Reconciler {
                     self.report(doubtful, execution_id, status).await;
                 }
             }
-            (LookUp::NotPlaced, CallStatus::Unknown) => {
-                let since = *inquiry.absent_since.get_or_insert(now);
-                if now.duration_since(since) >= PROOF_OF_ABSENCE {
-                    self.put_back(doubtful).await;
-                } else {
-                    inquiry.next = since + PROOF_OF_ABSENCE;
+            (
+                LookUp::Found {
+                    execution_id,
+                    status,
+                },
+                Doubt::Long,
+            ) => {
+                // An event was missed, perhaps; one that is older than what is known changes
+                // nothing.
+                if status.as_call_status() != doubtful.call.status {
+                    self.report(doubtful, execution_id, status).await;
                 }
             }
-            (_, _) if too_long => self.time_out(doubtful).await,
-            (LookUp::Unclear { reason }, _) => {
-                inquiry.absent_since = None;
-                warn!(call_id:% = doubtful.call.id, reason = reason.as_str(); "the provider could not say");
+            (LookUp::NotPlaced, Doubt::Lost) => {
+                if inquiries.is_absent(doubtful.attempt, Instant::now()) {
+                    self.put_back(doubtful).await;
+                }
             }
-            (LookUp::Found { .. } | LookUp::NotPlaced, _) => {}
+            (_, Doubt::Overlong) => self.time_out(doubtful).await,
+            (LookUp::NotPlaced, Doubt::Long) => {
+                // That it does not know the call any more does not say that it is over.
+                warn!(call_id:% = id, age_seconds = doubtful.age.as_secs(); "the provider does not know a call that it took; it keeps its slot until an event, an operator or MAX_CALL_SECONDS ends it");
+            }
+            (LookUp::Unclear { reason }, _) => {
+                warn!(call_id:% = id, reason = reason.as_str(); "the provider could not say");
+            }
         }
     }
 
