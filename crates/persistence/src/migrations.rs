@@ -46,6 +46,8 @@ pub struct MigrationStatus {
     pub applied: bool,
     /// Whether this build knows it.
     pub known: bool,
+    /// Whether this build can do without knowing it: it only adds, and says so.
+    pub additive: bool,
 }
 
 /// Applies what is not applied yet, all or nothing, and returns the names. Servers may do so at
@@ -56,11 +58,9 @@ pub struct MigrationStatus {
 /// [`MigrationError::Connection`] or [`MigrationError::Failed`].
 pub fn up(url: &str) -> Result<Vec<String>, MigrationError> {
     alone(url, |conn| {
-        let unknown = names(&status_on_conn(conn)?, |migration| !migration.known);
-        if !unknown.is_empty() {
-            return Err(MigrationError::Unknown(unknown));
-        }
-        let pending = names(&status_on_conn(conn)?, |migration| !migration.applied);
+        let status = status_on_conn(conn)?;
+        check_known(&status)?;
+        let pending = names(&status, |migration| !migration.applied);
         conn.run_pending_migrations(MIGRATIONS).map_err(failed)?;
         Ok(pending)
     })
@@ -112,7 +112,8 @@ pub fn status(url: &str) -> Result<Vec<MigrationStatus>, MigrationError> {
     status_on_conn(&mut connect(url)?)
 }
 
-/// Whether the schema is exactly what this build needs. Changes nothing.
+/// Whether the schema is what this build needs: it holds all its migrations, and of later ones only
+/// those that add. Changes nothing.
 ///
 /// # Errors
 /// [`MigrationError::Older`] or [`MigrationError::Unknown`] if it is not, else as [`status`].
@@ -123,15 +124,21 @@ pub fn check_current(url: &str) -> Result<(), MigrationError> {
 /// As [`check_current`].
 pub(crate) fn check_current_on_conn(conn: &mut PgConnection) -> Result<(), MigrationError> {
     let status = status_on_conn(conn)?;
-    let unknown = names(&status, |migration| !migration.known);
-    if !unknown.is_empty() {
-        return Err(MigrationError::Unknown(unknown));
-    }
+    check_known(&status)?;
     let pending = names(&status, |migration| !migration.applied);
     if !pending.is_empty() {
         return Err(MigrationError::Older(pending));
     }
     Ok(())
+}
+
+fn check_known(status: &[MigrationStatus]) -> Result<(), MigrationError> {
+    let unknown = names(status, |migration| !migration.known && !migration.additive);
+    if unknown.is_empty() {
+        Ok(())
+    } else {
+        Err(MigrationError::Unknown(unknown))
+    }
 }
 
 /// Runs `work` in one transaction, while nobody else migrates this database.
@@ -174,6 +181,7 @@ fn names(status: &[MigrationStatus], pick: impl Fn(&MigrationStatus) -> bool) ->
 
 fn status_on_conn(conn: &mut PgConnection) -> Result<Vec<MigrationStatus>, MigrationError> {
     let mut applied = applied_versions(conn).map_err(failed)?;
+    let additive = additive_versions(conn).map_err(failed)?;
     let embedded: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS.migrations().map_err(failed)?;
     let mut all: Vec<(String, MigrationStatus)> = embedded
         .iter()
@@ -185,6 +193,7 @@ fn status_on_conn(conn: &mut PgConnection) -> Result<Vec<MigrationStatus>, Migra
                 name: migration.name().to_string(),
                 applied: applied.len() < before,
                 known: true,
+                additive: additive.contains(&version),
             };
             (version, status)
         })
@@ -194,6 +203,7 @@ fn status_on_conn(conn: &mut PgConnection) -> Result<Vec<MigrationStatus>, Migra
             name: version.clone(),
             applied: true,
             known: false,
+            additive: additive.contains(&version),
         };
         (version, status)
     }));
@@ -203,6 +213,15 @@ fn status_on_conn(conn: &mut PgConnection) -> Result<Vec<MigrationStatus>, Migra
 
 /// Read without making Diesel's table, so that asking changes nothing.
 fn applied_versions(conn: &mut PgConnection) -> QueryResult<Vec<String>> {
+    versions_in(conn, "__diesel_schema_migrations")
+}
+
+fn additive_versions(conn: &mut PgConnection) -> QueryResult<Vec<String>> {
+    versions_in(conn, "additive_migrations")
+}
+
+/// The versions in a table, none if there is no such table.
+fn versions_in(conn: &mut PgConnection, table: &'static str) -> QueryResult<Vec<String>> {
     #[derive(QueryableByName)]
     struct TableRow {
         #[diesel(sql_type = Bool)]
@@ -213,13 +232,13 @@ fn applied_versions(conn: &mut PgConnection) -> QueryResult<Vec<String>> {
         #[diesel(sql_type = Text)]
         version: String,
     }
-    let table: TableRow =
-        sql_query("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS exists")
-            .get_result(conn)?;
-    if !table.exists {
+    let found: TableRow = sql_query("SELECT to_regclass($1) IS NOT NULL AS exists")
+        .bind::<Text, _>(table)
+        .get_result(conn)?;
+    if !found.exists {
         return Ok(Vec::new());
     }
     let rows: Vec<VersionRow> =
-        sql_query("SELECT version::text AS version FROM __diesel_schema_migrations").load(conn)?;
+        sql_query(format!("SELECT version::text AS version FROM {table}")).load(conn)?;
     Ok(rows.into_iter().map(|row| row.version).collect())
 }

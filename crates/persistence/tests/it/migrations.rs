@@ -22,8 +22,11 @@ const SETTLE: &str = "2026-11-24-000001_settle_in_one_call";
 const TALLY: &str = "2026-11-24-000002_tally_campaigns";
 const PLACES: &str = "2026-11-24-000003_exact_positions";
 const TOKENS: &str = "2026-11-24-000004_find_tokens";
-const ALL: [&str; 8] = [FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS];
-const NEWEST: &str = TOKENS;
+const ADDITIVE: &str = "2026-11-24-000005_mark_additive_migrations";
+const ALL: [&str; 9] = [
+    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE,
+];
+const NEWEST: &str = ADDITIVE;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
 const OLD_DEPLOYMENT: &str = "
@@ -137,6 +140,26 @@ fn a_schema_from_the_future_is_named_and_left_alone() {
     assert_eq!(migrations::up(url), Err(unknown));
     let status = migrations::status(url).unwrap();
     assert!(!status.last().unwrap().known && status.last().unwrap().applied);
+}
+
+#[test]
+fn a_schema_from_the_future_that_only_adds_is_good_enough() {
+    let database = TestDatabase::new();
+    let url = database.url();
+    let mut connection = connect(url).unwrap();
+    let future = "INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000'); \
+        INSERT INTO additive_migrations VALUES ('29990101000000'); \
+        ALTER TABLE call_queue ADD COLUMN later_thought text; \
+        ALTER TABLE active_calls ADD COLUMN later_thought text";
+    connection.batch_execute(future).unwrap();
+
+    assert_eq!(migrations::check_current(url), Ok(()));
+    assert_eq!(migrations::up(url), Ok(Vec::new()));
+
+    let further = "INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000001')";
+    connection.batch_execute(further).unwrap();
+    let unknown = MigrationError::Unknown(vec!["29990101000001".into()]);
+    assert_eq!(migrations::check_current(url), Err(unknown));
 }
 
 #[test]
@@ -364,6 +387,7 @@ async fn down_refuses_to_lose_calls() {
     let user = scene.user().await;
     let call = scene.started_call(user, scene.agent(user).await).await;
 
+    down_to(url, ADDITIVE);
     let refused = migrations::down(url).unwrap_err().to_string();
     assert!(refused.contains("a server is running"), "{refused}");
     scene.sql(STOPPED);
