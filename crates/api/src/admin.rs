@@ -1,5 +1,5 @@
-//! What operators see and change: the system's limit and pause, users and their limits, active
-//! calls, and the queue by user. Role admin only.
+//! What operators see and change: the system's limit and pause, users and their limits, and the
+//! queue by user. Role admin only. Single calls are in `operator_calls`.
 
 use actix_web::{get, patch, post, put, web};
 use callq_domain::{ConcurrencyLimit, SystemState, User, UserChange, UserId, UserLoad, Weight};
@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::auth::Admin;
-use crate::calls::CallResponse;
 use crate::fields;
 use crate::json::JsonBody;
 use crate::params::{PageParams, PageResponse, PathId, Query};
@@ -19,7 +18,7 @@ use crate::queue::TypeCountResponse;
 
 impl Admin {
     /// Records who changed what.
-    fn log(&self, subject: &str, change: &str) {
+    pub(crate) fn log(&self, subject: &str, change: &str) {
         let admin_id = self.user_id.to_string();
         log::info!(
             request_id = self.request_id.as_str(),
@@ -199,15 +198,6 @@ impl From<UserLoad> for UserQueueResponse {
     }
 }
 
-/// Every call that holds a slot.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ActiveCallsResponse {
-    /// Oldest first.
-    items: Vec<CallResponse>,
-    /// How many.
-    total: usize,
-}
-
 /// The system's limit, use and pause.
 #[utoipa::path(
     tag = "admin",
@@ -371,22 +361,6 @@ pub(crate) async fn change_user(
     api.ports.door.wake();
     admin.log(&user.id.to_string(), &told);
     Ok(web::Json(user.into()))
-}
-
-/// Every call that holds a slot, all users, oldest first.
-#[utoipa::path(
-    tag = "admin",
-    responses((status = 200, description = "Now", body = ActiveCallsResponse))
-)]
-#[get("/api/admin/calls/active")]
-pub(crate) async fn list_active_calls(
-    api: web::Data<Api>,
-    _admin: Admin,
-) -> Result<web::Json<ActiveCallsResponse>, Problem> {
-    let calls = api.ports.calls.active_calls().await?;
-    let items: Vec<_> = calls.into_iter().map(CallResponse::from).collect();
-    let total = items.len();
-    Ok(web::Json(ActiveCallsResponse { items, total }))
 }
 
 /// The queue by user, newest user first.

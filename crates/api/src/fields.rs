@@ -1,5 +1,6 @@
 //! The rules for what a field may hold, each fault named after its field.
 
+use std::fmt::Display;
 use std::str::FromStr;
 
 use callq_domain::PhoneNumber;
@@ -134,6 +135,16 @@ pub(crate) fn whole_number(field: &str, value: i64, min: u32, max: u32) -> Resul
             field,
             format!("must be a whole number from {min} to {max}"),
         )),
+    }
+}
+
+/// What reads as a sentence, with its capital letter and its full stop.
+pub(crate) fn sentence(words: impl Display) -> String {
+    let words = words.to_string();
+    let mut letters = words.chars();
+    match letters.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), letters.as_str()),
+        None => words,
     }
 }
 

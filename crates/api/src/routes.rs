@@ -11,7 +11,8 @@ use crate::front::front;
 use crate::openapi::Completed;
 use crate::problem::Problem;
 use crate::{
-    admin, agents, calls, campaigns, contacts, health, initiate, metrics, queue, webhooks,
+    admin, agents, calls, campaigns, contacts, health, initiate, metrics, operator_calls, queue,
+    webhooks,
 };
 
 macro_rules! routes {
@@ -74,8 +75,11 @@ routes![
     admin::list_users,
     admin::show_user,
     admin::change_user,
-    admin::list_active_calls,
     admin::list_queue_by_user,
+    operator_calls::list_active_calls,
+    operator_calls::list_held_calls,
+    operator_calls::show_any_call,
+    operator_calls::settle_call,
     webhooks::receive_event,
     health::show_liveness,
     health::show_readiness,

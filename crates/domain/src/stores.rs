@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use crate::{
-    Agent, AgentFields, AgentId, Call, CallId, CallTransition, CallType, Campaign, CampaignId,
-    CampaignStatus, ConcurrencyLimit, Contact, ContactFields, ContactId, Identity, ItemStatus,
-    NewCampaign, NewToken, NewUser, QueueItem, QueueItemId, QueuePlace, QueueReason, SlotUse,
-    TokenHash, TokenId, User, UserChange, UserId,
+    Agent, AgentFields, AgentId, Call, CallId, CallStatus, CallStory, CallTransition, CallType,
+    Campaign, CampaignId, CampaignStatus, ConcurrencyLimit, Contact, ContactFields, ContactId,
+    HandEffect, HandSettlement, HeldCalls, Identity, ItemStatus, NewCampaign, NewToken, NewUser,
+    QueueItem, QueueItemId, QueuePlace, QueueReason, SlotUse, TokenHash, TokenId, User, UserChange,
+    UserId,
 };
 
 /// Why a store could not do what it was asked.
@@ -244,8 +246,6 @@ pub trait CallStore: Send + Sync {
         user: UserId,
         id: CallId,
     ) -> Result<Option<(Call, Vec<CallTransition>)>, StoreError>;
-    /// Every call that holds a slot, oldest first. For operators.
-    async fn active_calls(&self) -> Result<Vec<Call>, StoreError>;
 }
 
 /// The whole system, for operators.
@@ -296,6 +296,22 @@ pub trait OperatorStore: Send + Sync {
     async fn user_load(&self, id: UserId) -> Result<Option<UserLoad>, StoreError>;
     /// Changes a user. `NotFound` if there is none.
     async fn update_user(&self, id: UserId, change: UserChange) -> Result<User, StoreError>;
+    /// Calls that hold a slot, oldest first: of one status or all, at most so many. Those that are
+    /// `unknown` are as old as their doubt.
+    async fn held_calls(
+        &self,
+        status: Option<CallStatus>,
+        limit: Option<u32>,
+    ) -> Result<HeldCalls, StoreError>;
+    /// Everything there is to tell of a call, named by its id or its item's.
+    async fn call_story(&self, id: Uuid) -> Result<Option<CallStory>, StoreError>;
+    /// Settles a call, named by its id or its item's, by an operator's word. What it frees is given
+    /// on by the next settlement of a server: wake one.
+    async fn settle_by_hand(
+        &self,
+        id: Uuid,
+        settlement: HandSettlement,
+    ) -> Result<HandEffect, StoreError>;
     /// Recounts every kept counter inside one transaction.
     async fn audit(&self) -> Result<Vec<AuditDifference>, StoreError>;
     /// Whether the database answers and its schema is the one this build needs.

@@ -47,19 +47,6 @@ impl CallStore for PostgresStore {
             })
             .await
     }
-
-    async fn active_calls(&self) -> Result<Vec<Call>, StoreError> {
-        self.database
-            .run(|conn| {
-                let rows: Vec<CallRow> = sql_query(format!(
-                    "{} ORDER BY reserved_at, call_id",
-                    CallRow::SELECT_LIVE
-                ))
-                .load(conn)?;
-                rows.into_iter().map(CallRow::into_call).collect()
-            })
-            .await
-    }
 }
 
 /// Which calls make a page.
@@ -134,7 +121,7 @@ impl CallPage {
     }
 }
 
-fn find(
+pub(crate) fn find(
     conn: &mut PgConnection,
     user: Uuid,
     id: Uuid,

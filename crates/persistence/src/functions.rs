@@ -114,6 +114,17 @@ pub(crate) struct SettledRow {
     pub durable: bool,
 }
 
+/// What `settle_by_hand` answers.
+#[derive(QueryableByName)]
+pub(crate) struct SettledByHandRow {
+    #[diesel(sql_type = Text)]
+    pub effect: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    pub was: Option<String>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub at_attempt: Option<i32>,
+}
+
 /// What `record_progress` answers.
 #[derive(QueryableByName)]
 pub(crate) struct ProgressRow {
@@ -174,6 +185,15 @@ pub(crate) struct ReturnColumns {
     pub delays_ms: Vec<i64>,
     pub reasons: Vec<String>,
     pub if_unknown: Vec<bool>,
+}
+
+/// An operator's word on one call; without an outcome it was never dialled.
+pub(crate) struct HandSettlementColumns<'a> {
+    pub id: Uuid,
+    pub attempt: Option<i32>,
+    pub outcome: Option<&'a str>,
+    pub reason: Option<&'a str>,
+    pub force: bool,
 }
 
 /// Calls a provider took, column by column.
@@ -274,6 +294,19 @@ pub(crate) fn record_progress(
         .bind::<Array<SqlUuid>, _>(unknown.calls)
         .bind::<Array<Integer>, _>(unknown.attempts)
         .bind::<Array<Text>, _>(unknown.reasons)
+        .get_result(conn)
+}
+
+pub(crate) fn settle_by_hand(
+    conn: &mut PgConnection,
+    it: HandSettlementColumns<'_>,
+) -> QueryResult<SettledByHandRow> {
+    sql_query("SELECT * FROM settle_by_hand($1, $2, $3, $4, $5)")
+        .bind::<SqlUuid, _>(it.id)
+        .bind::<Nullable<Integer>, _>(it.attempt)
+        .bind::<Nullable<Text>, _>(it.outcome)
+        .bind::<Nullable<Text>, _>(it.reason)
+        .bind::<Bool, _>(it.force)
         .get_result(conn)
 }
 

@@ -30,6 +30,7 @@ mod door;
 mod engine;
 mod functions;
 pub mod migrations;
+mod operator_calls;
 mod operators;
 mod ownership;
 mod queue;

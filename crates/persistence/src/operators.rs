@@ -1,11 +1,13 @@
-//! What operators see and change: limits, the pause switch, users with their load, the audit.
+//! What operators see and change: limits, the pause switch, users with their load, single calls,
+//! the audit.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{
-    AuditDifference, ConcurrencyLimit, OperatorStore, Page, PageRequest, StoreError, SystemGauges,
-    SystemState, User, UserChange, UserId, UserLoad,
+    AuditDifference, CallStatus, CallStory, ConcurrencyLimit, HandEffect, HandSettlement,
+    HeldCalls, OperatorStore, Page, PageRequest, StoreError, SystemGauges, SystemState, User,
+    UserChange, UserId, UserLoad,
 };
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -14,6 +16,7 @@ use diesel::sql_types::{BigInt, Bool, Double, Integer, Nullable, Timestamptz, Uu
 use uuid::Uuid;
 
 use crate::cursor::{IdPage, List};
+use crate::operator_calls::{call_story_on_conn, held_calls_on_conn, settle_by_hand_on_conn};
 use crate::queue::LOAD_COLUMNS;
 use crate::rows::system::{AuditRow, SystemRow};
 use crate::rows::user::{LoadRow, UserLoadRow, UserRow, limit_column};
@@ -111,6 +114,33 @@ impl OperatorStore for PostgresStore {
     async fn update_user(&self, id: UserId, change: UserChange) -> Result<User, StoreError> {
         self.database
             .run(move |conn| update_user_on_conn(conn, id.as_uuid(), &change))
+            .await
+    }
+
+    async fn held_calls(
+        &self,
+        status: Option<CallStatus>,
+        limit: Option<u32>,
+    ) -> Result<HeldCalls, StoreError> {
+        self.database
+            .run(move |conn| held_calls_on_conn(conn, status, limit))
+            .await
+    }
+
+    async fn call_story(&self, id: Uuid) -> Result<Option<CallStory>, StoreError> {
+        let provider = self.default_provider.clone();
+        self.database
+            .run_long_read(move |conn| call_story_on_conn(conn, id, provider.as_str()))
+            .await
+    }
+
+    async fn settle_by_hand(
+        &self,
+        id: Uuid,
+        settlement: HandSettlement,
+    ) -> Result<HandEffect, StoreError> {
+        self.database
+            .run(move |conn| settle_by_hand_on_conn(conn, id, &settlement))
             .await
     }
 

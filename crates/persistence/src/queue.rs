@@ -22,6 +22,8 @@ use crate::rows::system::ConcurrencyRow;
 use crate::rows::user::LoadRow;
 use crate::{Failure, PostgresStore, functions};
 
+pub(crate) use place::placed;
+
 /// Waiting and running calls of one user `s` of `user_slots`, for a select list.
 pub(crate) const LOAD_COLUMNS: &str = "s.due_direct::bigint + s.later_direct AS direct_queued, \
     s.active_direct::bigint AS direct_processing, \
@@ -62,7 +64,7 @@ impl QueueStore for PostgresStore {
                 let Some(row) = find(conn, user.as_uuid(), id.as_uuid())? else {
                     return Ok(None);
                 };
-                place::placed(conn, row.into_item()?).map(Some)
+                placed(conn, row.into_item()?).map(Some)
             })
             .await
     }
@@ -122,7 +124,7 @@ fn concurrency_on_conn(conn: &mut PgConnection, user: Uuid) -> Result<Concurrenc
     .into_concurrency()
 }
 
-fn find(conn: &mut PgConnection, user: Uuid, id: Uuid) -> QueryResult<Option<ItemRow>> {
+pub(crate) fn find(conn: &mut PgConnection, user: Uuid, id: Uuid) -> QueryResult<Option<ItemRow>> {
     sql_query(ItemRow::by_id())
         .bind::<SqlUuid, _>(id)
         .bind::<SqlUuid, _>(user)

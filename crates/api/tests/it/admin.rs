@@ -9,6 +9,8 @@ use crate::world::{World, call};
 async fn every_admin_route_is_403_for_a_user_and_changes_nothing() {
     let world = World::new();
     let user = format!("/api/admin/users/{}", world.bob.0);
+    let call = format!("/api/admin/calls/{}", CallId::new());
+    let settle = format!("{call}/settle");
     let limit = json!({"concurrent_calls_limit": 99});
     for (method, path, body) in [
         ("GET", "/api/admin/system", None),
@@ -20,6 +22,9 @@ async fn every_admin_route_is_403_for_a_user_and_changes_nothing() {
         ("GET", user.as_str(), None),
         ("PATCH", user.as_str(), Some(limit)),
         ("GET", "/api/admin/calls/active", None),
+        ("GET", "/api/admin/calls", None),
+        ("GET", call.as_str(), None),
+        ("POST", settle.as_str(), Some(json!({"outcome": "failed"}))),
         ("GET", "/api/admin/queue", None),
     ] {
         world
@@ -32,6 +37,7 @@ async fn every_admin_route_is_403_for_a_user_and_changes_nothing() {
         (state.system_limit, state.paused, state.wakes),
         (10, false, 0)
     );
+    assert!(state.settled.is_empty());
 }
 
 #[actix_web::test]

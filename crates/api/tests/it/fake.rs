@@ -8,6 +8,7 @@ use callq_concurrency::{EngineError, Initiated};
 use callq_domain::*;
 use chrono::Utc;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 /// What the words of a broken database would give away.
 pub(crate) const CAUSE: &str = "FATAL: password authentication failed for host db-7.internal";
@@ -35,6 +36,9 @@ pub(crate) struct State {
     pub(crate) hang_up: Option<HangUpError>,
     pub(crate) hung_up: Vec<ExecutionId>,
     pub(crate) is_down: bool,
+    pub(crate) stories: Vec<CallStory>,
+    pub(crate) hand_effects: VecDeque<HandEffect>,
+    pub(crate) settled: Vec<(Uuid, HandSettlement)>,
 }
 
 #[derive(Default)]
@@ -365,10 +369,5 @@ impl CallStore for Fake {
             };
             (call.clone(), vec![reserved])
         }))
-    }
-    async fn active_calls(&self) -> Result<Vec<Call>, StoreError> {
-        let state = self.up()?;
-        let active = state.calls.iter().filter(|it| !it.status.is_terminal());
-        Ok(active.cloned().collect())
     }
 }

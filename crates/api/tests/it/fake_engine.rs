@@ -5,8 +5,10 @@ use callq_api::Door;
 use callq_concurrency::{EngineError, Initiated};
 use callq_domain::*;
 use chrono::Utc;
+use uuid::Uuid;
 
 use crate::fake::{CAUSE, Fake, State, page_of};
+use crate::world::held_call;
 
 impl State {
     fn system(&self) -> SystemState {
@@ -56,6 +58,35 @@ impl OperatorStore for Fake {
             .direct_reserved_slots
             .unwrap_or(user.direct_reserved_slots);
         Ok(user.clone())
+    }
+    async fn held_calls(
+        &self,
+        status: Option<CallStatus>,
+        limit: Option<u32>,
+    ) -> Result<HeldCalls, StoreError> {
+        let state = self.up()?;
+        let held = state.calls.iter().filter(|it| {
+            !it.status.is_terminal() && status.is_none_or(|status| status == it.status)
+        });
+        let mut items: Vec<_> = held.cloned().map(held_call).collect();
+        let total = items.len() as u64;
+        items.truncate(limit.map_or(usize::MAX, |limit| limit as usize));
+        Ok(HeldCalls { items, total })
+    }
+    async fn call_story(&self, id: Uuid) -> Result<Option<CallStory>, StoreError> {
+        let state = self.up()?;
+        let mut stories = state.stories.iter();
+        Ok(stories.find(|it| it.item.id.as_uuid() == id).cloned())
+    }
+    async fn settle_by_hand(
+        &self,
+        id: Uuid,
+        settlement: HandSettlement,
+    ) -> Result<HandEffect, StoreError> {
+        let mut state = self.up()?;
+        state.settled.push((id, settlement));
+        let effect = state.hand_effects.pop_front();
+        Ok(effect.unwrap_or(HandEffect::UnknownCall))
     }
     async fn audit(&self) -> Result<Vec<AuditDifference>, StoreError> {
         Ok(Vec::new())

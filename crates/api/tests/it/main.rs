@@ -11,6 +11,7 @@ mod fake;
 mod fake_engine;
 mod logging;
 mod openapi;
+mod operator_calls;
 mod seeing;
 mod webhooks;
 mod world;

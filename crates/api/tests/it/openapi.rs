@@ -7,7 +7,7 @@ use callq_concurrency::Initiated;
 use callq_domain::{CallStatus, QueueItemId};
 use serde_json::{Value, json};
 
-use crate::world::{World, call, queued, user_limit, waiting};
+use crate::world::{World, call, queued, story, user_limit, waiting};
 
 const UNKNOWN: &str = "019ab0de-7c3f-7d21-9c53-52f1c2b06a4e";
 
@@ -16,7 +16,9 @@ const ROUTES: &[&str] = &[
     "DELETE /api/agents/{id}",
     "DELETE /api/contacts/{id}",
     "DELETE /api/queue/{id}",
+    "GET /api/admin/calls",
     "GET /api/admin/calls/active",
+    "GET /api/admin/calls/{id}",
     "GET /api/admin/queue",
     "GET /api/admin/system",
     "GET /api/admin/users",
@@ -41,6 +43,7 @@ const ROUTES: &[&str] = &[
     "GET /readyz",
     "PATCH /api/admin/system",
     "PATCH /api/admin/users/{id}",
+    "POST /api/admin/calls/{id}/settle",
     "POST /api/admin/dispatch/pause",
     "POST /api/admin/dispatch/resume",
     "POST /api/agents",
@@ -166,6 +169,9 @@ async fn answers_hold_what_their_schema_names_and_nothing_else() {
         call(world.ada.0, CallStatus::InProgress),
     );
     let (item_id, call_id) = (item.item.id, call.id);
+    let story = story(world.ada.0);
+    let told = format!("/api/admin/calls/{}", story.item.id);
+    world.fake.state().stories = vec![story];
     world.fake.state().items = vec![item];
     world.fake.state().calls = vec![call];
     let contact = json!({"phone_number": "+14155552671"});
@@ -229,10 +235,17 @@ async fn answers_hold_what_their_schema_names_and_nothing_else() {
             format!("/api/calls/{call_id}/hangup"),
             None,
         ),
+        (
+            "get",
+            "/api/admin/calls",
+            "/api/admin/calls".to_owned(),
+            None,
+        ),
+        ("get", "/api/admin/calls/{id}", told, None),
     ] {
-        let answered = world
-            .ask(&world.ada.1, &method.to_uppercase(), &path, body)
-            .await;
+        let is_admins = template.starts_with("/api/admin/");
+        let (_, token) = if is_admins { &world.admin } else { &world.ada };
+        let answered = world.ask(token, &method.to_uppercase(), &path, body).await;
         let response =
             &document["paths"][template][method]["responses"][answered.status.to_string()];
         let content = response["content"].as_object().expect(template);

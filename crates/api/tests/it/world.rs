@@ -261,3 +261,58 @@ pub(crate) fn call(user_id: UserId, status: CallStatus) -> Call {
         duration_seconds: None,
     }
 }
+
+/// That call as an operator finds it, held by a server that lives.
+pub(crate) fn held_call(call: Call) -> HeldCall {
+    HeldCall {
+        user_email: "ada@example.com".into(),
+        placed_at: None,
+        unknown_since: (call.status == CallStatus::Unknown).then(Utc::now),
+        owner: CallOwner {
+            server: ServerId::new(),
+            lease_until: Some(Utc::now()),
+            is_alive: true,
+        },
+        call,
+    }
+}
+
+/// The story of a call of `user` in doubt, which came back once.
+pub(crate) fn story(user_id: UserId) -> CallStory {
+    let mut item = waiting(user_id).item;
+    item.status = ItemStatus::Processing;
+    item.attempts = 2;
+    let call = Call {
+        id: CallId::from(item.id.as_uuid()),
+        item_id: item.id,
+        attempts: 2,
+        ..call(user_id, CallStatus::Unknown)
+    };
+    item.call_id = Some(call.id);
+    let change = |status: &str, attempt, reason: Option<&str>| CallTransition {
+        status: status.into(),
+        at: Utc::now(),
+        reason: reason.map(str::to_owned),
+        attempt: Some(attempt),
+        server: Some(ServerId::new()),
+    };
+    let held = held_call(call);
+    CallStory {
+        item,
+        user_email: Some(held.user_email),
+        agent_name: Some("Front desk".into()),
+        campaign_name: None,
+        placed_at: None,
+        unknown_since: held.unknown_since,
+        owner: Some(held.owner),
+        place: None,
+        waiting_reason: None,
+        history: vec![
+            change("reserved", 1, None),
+            change("queued", 1, Some("Provider is busy (429)")),
+            change("reserved", 2, None),
+            change("unknown", 2, Some("no answer in time")),
+        ],
+        call: Some(held.call),
+    }
+}

@@ -45,7 +45,7 @@ struct PlaceRow {
 }
 
 /// An item with its place and the reason why it waits, if it does.
-pub(super) fn placed(conn: &mut PgConnection, item: QueueItem) -> Result<PlacedItem, Failure> {
+pub(crate) fn placed(conn: &mut PgConnection, item: QueueItem) -> Result<PlacedItem, Failure> {
     let (place, waiting_reason) = match load(conn, item.id.as_uuid())? {
         None => (None, None),
         Some(row) => (Some(row.place()?), row.reason(&item)?),

@@ -1,8 +1,8 @@
 //! Calls, live and ended.
 
 use callq_domain::{
-    Call, CallId, CallStatus, CallStore, CallTransition, DirectoryStore, Origin, Outcome,
-    ProviderName, QueueStore, UserId,
+    Call, CallId, CallStatus, CallStore, CallTransition, DirectoryStore, OperatorStore, Origin,
+    Outcome, ProviderName, QueueStore, UserId,
 };
 
 use crate::scene::{Scene, agent_fields, first_page, page_after};
@@ -104,10 +104,10 @@ async fn calls_are_listed_those_that_are_up_first_then_newest_first_to_their_use
             .unwrap()
             .is_none()
     );
-    let live = scene.store.active_calls().await.unwrap();
+    let live = scene.store.held_calls(None, None).await.unwrap().items;
     assert_eq!(live.len(), 3);
-    assert_eq!(live[0].id, hidden);
-    assert!(live.is_sorted_by_key(|call| call.reserved_at));
+    assert_eq!(live[0].call.id, hidden);
+    assert!(live.is_sorted_by_key(|held| held.call.reserved_at));
 }
 
 #[tokio::test]

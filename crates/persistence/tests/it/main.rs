@@ -12,6 +12,7 @@ mod lanes;
 mod migrations;
 mod model;
 mod net;
+mod operator_calls;
 mod operators;
 mod ownership;
 mod pairs;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use callq_domain::{
     Admission, Attempt, CampaignStatus, CampaignStore, ConcurrencyLimit, Ending, EngineStore,
-    ExecutionId, OperatorStore, Outcome, OwnershipStore, ProgressBatch, QueueItemId, QueueStore,
-    ReportedStatus, Return, SlotBatch, SlotOutcome, StatusEvent, StoreError, Target, UserChange,
+    ExecutionId, HandSettlement, OperatorStore, OperatorWord, Outcome, OwnershipStore,
+    ProgressBatch, QueueItemId, QueueStore, ReportedStatus, Return, SlotBatch, SlotOutcome,
+    StatusEvent, StoreError, Target, UserChange,
 };
 
 use super::world::World;
@@ -34,6 +35,8 @@ pub(crate) enum Operation {
     Ringing,
     GiveUp,
     Adopt,
+    EndByHand,
+    PutBackByHand,
 }
 
 /// What an operation did.
@@ -48,7 +51,7 @@ pub(crate) struct Does {
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Admit,
         Self::Dispatch,
         Self::End,
@@ -69,6 +72,8 @@ impl Operation {
         Self::Ringing,
         Self::GiveUp,
         Self::Adopt,
+        Self::EndByHand,
+        Self::PutBackByHand,
     ];
 
     /// Performs it on one of the two servers.
@@ -112,6 +117,11 @@ impl Operation {
             Self::CancelCampaign => drop(campaign(CampaignStatus::Cancelled).await?),
             Self::GiveUp => store.mark_overdue(id, world.call).await?,
             Self::Adopt => drop(store.adopt_orphans(id).await?),
+            Self::EndByHand => {
+                let (outcome, force) = (Outcome::Busy, true);
+                by_hand(world, OperatorWord::Ended { outcome, force }).await?;
+            }
+            Self::PutBackByHand => by_hand(world, OperatorWord::NotPlaced).await?,
             other => unreachable!("{other:?} is a batch"),
         }
         Ok(Does::default())
@@ -172,6 +182,18 @@ impl Operation {
         }
         Some(batch)
     }
+}
+
+/// An operator's word on the world's call, whatever comes of it.
+async fn by_hand(world: &World, word: OperatorWord) -> Result<(), StoreError> {
+    let settlement = HandSettlement {
+        word,
+        reason: None,
+        attempt: None,
+    };
+    let id = world.call.call_id.as_uuid();
+    let store = &world.scene.store;
+    store.settle_by_hand(id, settlement).await.map(drop)
 }
 
 impl Does {

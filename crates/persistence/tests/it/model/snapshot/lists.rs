@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use callq_domain::{
-    CallStatus, CallStore, ItemFilter, ItemStatus, OwnershipStore, PageRequest, QueueItemId,
-    QueueStore, StoreError,
+    CallStatus, CallStore, ItemFilter, ItemStatus, OperatorStore, OwnershipStore, PageRequest,
+    QueueItemId, QueueStore, StoreError,
 };
 
 use super::in_script;
@@ -57,10 +57,10 @@ impl Stage {
         &self,
         reference: &Reference,
     ) -> Result<Vec<(usize, CallStatus)>, StoreError> {
-        let calls = self.store.active_calls().await?;
-        let up = calls
+        let held = self.store.held_calls(None, None).await?.items;
+        let up = held
             .iter()
-            .map(|call| (reference.number(call.item_id), call.status));
+            .map(|held| (reference.number(held.call.item_id), held.call.status));
         let mut up: Vec<_> = up.collect();
         up.sort_unstable_by_key(|(item, _)| *item);
         Ok(up)
