@@ -1,6 +1,6 @@
 //! The command line, as clap reads it.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::Settings;
 
@@ -26,6 +26,9 @@ pub(crate) enum Command {
     /// Manage bearer tokens
     #[command(subcommand)]
     Token(Token),
+    /// Look at single calls, and settle one whose end will never come
+    #[command(subcommand)]
+    Call(Call),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -116,6 +119,68 @@ pub(crate) struct TokenCreate {
 pub(crate) struct TokenRevoke {
     /// The token's id, as printed when it was made
     pub id: String,
+    /// Print the record as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Call {
+    /// Tell the whole story of a call
+    Show(CallShow),
+    /// List calls that hold a slot, oldest first
+    List(CallList),
+    /// End a call whose end will never come, or put back one that was never dialled
+    Settle(CallSettle),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CallShow {
+    /// The id of the call, or of its queue item
+    pub id: String,
+    /// Print the record as JSON, the number in full
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["parked", "active"])))]
+pub(crate) struct CallList {
+    /// Only those that are unknown: their provider cannot say what became of them
+    #[arg(long)]
+    pub parked: bool,
+    /// All that hold a slot
+    #[arg(long)]
+    pub active: bool,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Print the record as JSON, numbers in full
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("word").required(true).args(["outcome", "not_placed"])))]
+pub(crate) struct CallSettle {
+    /// The id of the call, or of its queue item
+    pub id: String,
+    /// It is over, and ended like this
+    #[arg(long, value_parser = ["completed", "busy", "no-answer", "failed", "cancelled"])]
+    pub outcome: Option<String>,
+    /// Its carrier never dialled it: back to its place in the queue, to be tried again. Only while
+    /// it is unknown
+    #[arg(long)]
+    pub not_placed: bool,
+    /// How you know; kept in its history
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// End it though it is not unknown. Nothing is hung up, and its slot is given on
+    #[arg(long, conflicts_with = "not_placed")]
+    pub force: bool,
+    /// The attempt you mean; a later one is then left alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempt: Option<u32>,
     /// Print the record as JSON
     #[arg(long)]
     pub json: bool,

@@ -22,6 +22,10 @@ use crate::db::Db;
 pub(crate) struct BadUsage(String);
 
 impl BadUsage {
+    pub(crate) fn new(fault: String) -> Self {
+        Self(fault)
+    }
+
     fn of<E: Display>(argument: &str) -> impl FnOnce(E) -> Self {
         move |error| Self(format!("{argument}: {error:#}"))
     }

@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+mod call;
 mod cli;
 mod commands;
 mod config;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::cli::{Cli, Command, ConfigCommand, Serve, Token, User};
+use crate::cli::{Call, Cli, Command, ConfigCommand, Serve, Token, User};
 use crate::config::Config;
 
 /// Exit code for a configuration or command line that cannot be used.
@@ -100,6 +101,9 @@ async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
         Command::User(User::Create(options)) => commands::create_user(config, &options).await,
         Command::Token(Token::Create(options)) => commands::create_token(config, &options).await,
         Command::Token(Token::Revoke(options)) => commands::revoke_token(config, &options).await,
+        Command::Call(Call::Show(options)) => call::show(config, &options).await,
+        Command::Call(Call::List(options)) => call::list(config, &options).await,
+        Command::Call(Call::Settle(options)) => call::settle(config, &options).await,
         Command::Config(ConfigCommand::Check { json }) => commands::check_config(config, json),
         Command::Demo(options) => demo::demo(config, &options).await,
         Command::Audit(options) => commands::audit(config, &options).await,

@@ -7,4 +7,5 @@ mod door;
 mod faults;
 mod harness;
 mod order;
+mod parked;
 mod restart;
