@@ -7,7 +7,7 @@ export PATH := $(keg):$(PATH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-long check lint fmt docs deny build bench bench-quick
+.PHONY: help setup run demo test test-long check lint fmt docs deny build bench bench-quick chaos
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ BENCH := cargo build --release --bin callq --bin callq-bench && target/release/c
 bench: ARGS := --plots docs/bench
 bench: setup ## Measure callq, in about an hour, for docs/benchmarks.md; ARGS="--only drain" for less
 	$(BENCH) $(ARGS)
+
+# Both optimised, so that it is the shipped callq that is broken.
+CHAOS := cargo build --release --bin callq --bin callq-chaos && target/release/callq-chaos
+chaos: setup ## Break callq for five minutes, and its broken twins too; ARGS="--seed 7 --rounds 10"
+	$(CHAOS) --twins $(ARGS)
 
 bench-quick: setup ## The same in about two minutes, with small sizes
 	$(BENCH) --quick $(ARGS)

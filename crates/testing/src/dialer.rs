@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use self::carrier::Carrier;
 
-pub use self::behaviour::Behaviour;
+pub use self::behaviour::{Behaviour, Course, Telling};
 pub use self::ledger::{Deed, Ledger, LedgerEntry};
 pub use self::state::Dial;
 
@@ -37,6 +37,9 @@ pub struct DialerOptions {
     pub secret: String,
     /// A file that each ledger entry is appended to as a line of JSON, at once.
     pub ledger_file: Option<PathBuf>,
+    /// Servers that events are brought to in turn, such as `http://127.0.0.1:3001`, as a load
+    /// balancer would. None: to the address that the placement named.
+    pub servers: Vec<String>,
 }
 
 impl Default for DialerOptions {
@@ -45,6 +48,7 @@ impl Default for DialerOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             secret: "whsec_ZmFrZSBkaWFsZXIsIHRlc3Qgc2VjcmV0IG9ubHk=".into(),
             ledger_file: None,
+            servers: Vec::new(),
         }
     }
 }
@@ -132,7 +136,13 @@ impl FakeDialer {
     /// Calls accepted from now on end by themselves as `completed` after this time. Their event is
     /// sent until callq takes it.
     pub fn auto_end_after(&self, duration: Duration) {
-        self.carrier().lock().auto_end_after = Some(duration);
+        self.go_on_by(move |_| Some(Course::completed_after(duration)));
+    }
+
+    /// How calls accepted from now on go on by themselves, if they do. Asked while the dialer is
+    /// locked: it must not call back.
+    pub fn go_on_by(&self, course: impl Fn(&Dial) -> Option<Course> + Send + Sync + 'static) {
+        self.carrier().lock().course = Some(Arc::new(course));
     }
 
     /// The placements asked for, in order of arrival, as far as it was decided what to do with them.

@@ -16,4 +16,6 @@ mod database;
 mod dialer;
 
 pub use database::TestDatabase;
-pub use dialer::{Behaviour, Deed, Dial, DialerOptions, FakeDialer, Ledger, LedgerEntry};
+pub use dialer::{
+    Behaviour, Course, Deed, Dial, DialerOptions, FakeDialer, Ledger, LedgerEntry, Telling,
+};

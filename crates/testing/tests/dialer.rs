@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use callq_domain::{
-    AgentId, Attempt, CallId, CallProvider, EventHeaders, HangUpError, LookUp, Origin, Outcome, Fence,
-    Placement, PlacementRequest, ReportedStatus, StatusEvent, UserId,
+    AgentId, Attempt, CallId, CallProvider, EventHeaders, Fence, HangUpError, LookUp, Origin,
+    Outcome, Placement, PlacementRequest, ReportedStatus, StatusEvent, UserId,
 };
 use callq_providers::{HttpProvider, HttpProviderConfig};
 use callq_testing::{Behaviour, Deed, DialerOptions, FakeDialer, Ledger};

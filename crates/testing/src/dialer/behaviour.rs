@@ -1,4 +1,4 @@
-//! What a fake dialer can do with a placement.
+//! What a fake dialer can do with a placement, and how a call goes on.
 
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub enum Behaviour {
     AcceptThenMute,
     /// Dials and resets the connection instead of answering.
     AcceptThenReset,
+    /// Dials and answers with this status, as if it had not.
+    AcceptThenFail(u16),
     /// Dials at once and answers this much later.
     SlowAccept(Duration),
     /// Dials, ends the call, sends its terminal event, and only then answers 201.
@@ -43,9 +45,48 @@ impl Behaviour {
             Self::Accept
             | Self::AcceptThenMute
             | Self::AcceptThenReset
+            | Self::AcceptThenFail(_)
             | Self::SlowAccept(_)
             | Self::EventFirst { .. } => true,
             Self::Refuse(_) | Self::Busy { .. } | Self::Mute | Self::Reset | Self::Garbage => false,
+        }
+    }
+}
+
+/// How a call that was put up goes on by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Course {
+    /// Statuses such as `ringing` and `in-progress`, and when each is sent. Sent once: one that
+    /// callq does not take is lost.
+    pub on_the_way: Vec<(Duration, &'static str)>,
+    /// When it ends.
+    pub ends_after: Duration,
+    /// How, such as `completed`.
+    pub outcome: &'static str,
+    /// What callq gets to know of its end.
+    pub telling: Telling,
+}
+
+/// What callq gets to know of a call's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// Its event is sent until callq takes it.
+    Once,
+    /// The same, and then once more.
+    Twice,
+    /// Nothing, unless it asks.
+    Never,
+}
+
+impl Course {
+    /// Ends as `completed` after this time, and says so.
+    #[must_use]
+    pub fn completed_after(time: Duration) -> Self {
+        Self {
+            on_the_way: Vec::new(),
+            ends_after: time,
+            outcome: "completed",
+            telling: Telling::Once,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufReader};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use standardwebhooks::{
 use uuid::Uuid;
 
 use super::DialerOptions;
-use super::behaviour::Behaviour;
+use super::behaviour::{Behaviour, Course, Telling};
 use super::courier::{self, Courier, Errand, Event};
 use super::ledger::{Deed, Ledger, LedgerEntry};
 use super::state::{Dial, State};
@@ -27,6 +28,8 @@ pub(super) struct Carrier {
     pub(super) address: SocketAddr,
     pub(super) secret: String,
     pub(super) courier: Arc<Courier>,
+    servers: Vec<String>,
+    turn: AtomicUsize,
     webhook: Webhook,
     state: Mutex<State>,
     changed: Condvar,
@@ -54,6 +57,8 @@ impl Carrier {
             address: listener.local_addr()?,
             secret: options.secret,
             courier: Arc::default(),
+            servers: options.servers,
+            turn: AtomicUsize::new(0),
             webhook,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -223,18 +228,31 @@ impl Carrier {
             dial.execution_id = Some(execution_id.clone());
             let entry = dial.entry(Deed::Start);
             state.ledger.add(entry);
-            if let Some(after) = state.auto_end_after {
-                let errand = Errand::End {
-                    execution_id: execution_id.clone(),
-                    status: "completed",
-                };
-                self.courier.add(after, errand);
+            if let Some(course) = state.course.as_ref().and_then(|course| course(dial)) {
+                self.embark(&execution_id, course);
             }
         }
         state.dials.push(dial.clone());
         drop(state);
         self.changed.notify_all();
         execution_id
+    }
+
+    /// Lays out what becomes of a call.
+    fn embark(&self, execution_id: &str, course: Course) {
+        for (after, status) in course.on_the_way {
+            let errand = Errand::Report {
+                execution_id: execution_id.to_owned(),
+                status,
+            };
+            self.courier.add(after, errand);
+        }
+        let errand = Errand::End {
+            execution_id: execution_id.to_owned(),
+            status: course.outcome,
+            telling: course.telling,
+        };
+        self.courier.add(course.ends_after, errand);
     }
 
     fn answer(
@@ -258,6 +276,11 @@ impl Carrier {
                 }
                 (201, None, accepted.as_str())
             }
+            Behaviour::AcceptThenFail(status) => (
+                *status,
+                None,
+                r#"{"error": "broken after dialling, says the test"}"#,
+            ),
             Behaviour::Refuse(status) => (*status, None, r#"{"error": "refused by the test"}"#),
             Behaviour::Busy {
                 status,
@@ -321,6 +344,7 @@ impl Carrier {
         let errand = Errand::End {
             execution_id: execution_id.to_owned(),
             status,
+            telling: Telling::Once,
         };
         self.courier.add(Duration::ZERO, errand);
         wire::answer(stream, 202, None, "{}")
@@ -328,6 +352,18 @@ impl Carrier {
 
     /// The event that ends a call, which is over from now on; `None` if it was over before.
     pub(super) fn end_execution(&self, execution_id: &str, status: &str) -> Option<Event> {
+        let mut state = self.lock();
+        let dial = state.execution(execution_id)?;
+        if dial.ended.is_some() {
+            return None;
+        }
+        let call_id = dial.call_id;
+        drop(state);
+        self.event(&format!("evt-{execution_id}-{status}"), call_id, status)
+    }
+
+    /// An event about a call that is still up, on its way.
+    pub(super) fn report_execution(&self, execution_id: &str, status: &str) -> Option<Event> {
         let mut state = self.lock();
         let dial = state.execution(execution_id)?;
         if dial.ended.is_some() {
@@ -348,7 +384,10 @@ impl Carrier {
             status.clone_into(&mut dial.status);
             if !going_on {
                 dial.ended = Some(Instant::now());
-                end = Some(dial.entry(Deed::End));
+                end = Some(LedgerEntry {
+                    detail: status.to_owned(),
+                    ..dial.entry(Deed::End)
+                });
             }
         }
         let event = Event {
@@ -364,6 +403,17 @@ impl Carrier {
         drop(state);
         self.changed.notify_all();
         Some(event)
+    }
+
+    /// Where an event is brought this time.
+    fn address_of(&self, event: &Event) -> String {
+        if self.servers.is_empty() {
+            return event.callback.clone();
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let server = &self.servers[turn % self.servers.len()];
+        let path = event.callback.splitn(4, '/').nth(3).unwrap_or_default();
+        format!("{server}/{path}")
     }
 
     /// Brings an event to callq, once.
@@ -383,7 +433,7 @@ impl Carrier {
                 signature.map_err(io::Error::other)?,
             ),
         ];
-        let answer = client.post(&event.callback, &headers, &body);
+        let answer = client.post(&self.address_of(event), &headers, &body);
         let mut entry = LedgerEntry::of(Deed::Event);
         entry.call_id = Some(event.call_id);
         entry.execution_id = Some(event.execution_id.clone());

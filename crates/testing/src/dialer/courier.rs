@@ -10,11 +10,15 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::behaviour::Telling;
 use super::carrier::Carrier;
 use super::wire::Client;
 
-/// How many events are under way at once.
-const COURIERS: usize = 8;
+/// How many events are under way at once: some may be with a server that does not answer.
+const COURIERS: usize = 24;
+
+/// How long callq may take over an event before it is brought again.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The pause before an event that was not taken is brought again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -44,13 +48,19 @@ impl Event {
 
 /// What is to be done at its time.
 pub(super) enum Errand {
+    /// Bring the news of a call on its way, if it is still up, once.
+    Report {
+        execution_id: String,
+        status: &'static str,
+    },
     /// End a call, if it is still up, and bring the news.
     End {
         execution_id: String,
         status: &'static str,
+        telling: Telling,
     },
-    /// Bring an event again.
-    Bring(Event),
+    /// Bring an event again, and then so many times more.
+    Bring(Event, u8),
 }
 
 /// Errands by the time they are due, in order of their making within the same time.
@@ -119,28 +129,41 @@ pub(super) fn start(carrier: &Arc<Carrier>) -> io::Result<()> {
 }
 
 fn work(courier: &Courier, carrier: &Weak<Carrier>) {
-    let mut client = Client::default();
+    let mut client = Client::patient(PATIENCE);
     while let Some(errand) = courier.next() {
         let Some(carrier) = carrier.upgrade() else {
             return;
         };
-        let event = match errand {
-            Errand::Bring(event) => Some(event),
+        let (event, more) = match errand {
+            Errand::Bring(event, more) => (event, more),
+            Errand::Report {
+                execution_id,
+                status,
+            } => {
+                if let Some(event) = carrier.report_execution(&execution_id, status) {
+                    let _ = carrier.deliver_with(&mut client, &event);
+                }
+                continue;
+            }
             Errand::End {
                 execution_id,
                 status,
-            } => carrier.end_execution(&execution_id, status),
-        };
-        let Some(event) = event else {
-            continue;
+                telling,
+            } => match (carrier.end_execution(&execution_id, status), telling) {
+                (None, _) | (_, Telling::Never) => continue,
+                (Some(event), Telling::Once) => (event, 0),
+                (Some(event), Telling::Twice) => (event, 1),
+            },
         };
         // A call that callq does not know will not be known later either.
         let taken = matches!(
             carrier.deliver_with(&mut client, &event),
             Ok(200..=299 | 404)
         );
-        if !taken {
-            courier.add(PAUSE, Errand::Bring(event));
+        match (taken, more) {
+            (true, 0) => {}
+            (true, more) => courier.add(PAUSE, Errand::Bring(event, more - 1)),
+            (false, more) => courier.add(PAUSE, Errand::Bring(event, more)),
         }
     }
 }

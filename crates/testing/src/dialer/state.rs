@@ -3,13 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::behaviour::Behaviour;
+use super::behaviour::{Behaviour, Course};
 use super::ledger::{Deed, Ledger, LedgerEntry};
 use super::wire::Message;
 
@@ -92,6 +92,7 @@ impl Dial {
 }
 
 type Decision = dyn Fn(&Dial) -> Behaviour + Send + Sync;
+type Direction = dyn Fn(&Dial) -> Option<Course> + Send + Sync;
 
 pub(super) struct State {
     pub(super) ledger: Ledger,
@@ -99,7 +100,7 @@ pub(super) struct State {
     pub(super) next: VecDeque<Behaviour>,
     pub(super) behaviour: Arc<Decision>,
     pub(super) look_up_status: Option<u16>,
-    pub(super) auto_end_after: Option<Duration>,
+    pub(super) course: Option<Arc<Direction>>,
     pub(super) executions: u64,
     pub(super) connections: HashMap<u64, TcpStream>,
     pub(super) stopped: bool,
@@ -113,7 +114,7 @@ impl State {
             next: VecDeque::new(),
             behaviour: Arc::new(|_| Behaviour::Accept),
             look_up_status: None,
-            auto_end_after: None,
+            course: None,
             executions: 0,
             connections: HashMap::new(),
             stopped: false,

@@ -89,12 +89,26 @@ pub(super) fn answer(
 }
 
 /// A client that keeps its connection to the last host it spoke to.
-#[derive(Default)]
 pub(super) struct Client {
     kept: Option<(String, BufReader<TcpStream>)>,
+    patience: Duration,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::patient(PATIENCE)
+    }
 }
 
 impl Client {
+    /// A client that waits no longer than this for a word of an answer.
+    pub(super) fn patient(patience: Duration) -> Self {
+        Self {
+            kept: None,
+            patience,
+        }
+    }
+
     /// Posts a JSON body to an `http://` address and returns the status of the answer. On a kept
     /// connection that turns out to be closed it tries once more on a fresh one.
     pub(super) fn post(
@@ -121,7 +135,7 @@ impl Client {
         }
         let stream = TcpStream::connect(host)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(self.patience))?;
         self.exchange(host, BufReader::new(stream), &request)
     }
 
