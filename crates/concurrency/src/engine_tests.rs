@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{
-    Admission, AgentId, Attempt, CallId, Ending, EndingEffect, EngineStore, Fence, NewDirectCall, Origin,
-    Outcome, PhoneNumber, PlacementReport, PlacementRequest, ProgressBatch, ProgressOutcome,
-    ProviderName, QueueItemId, Refusal, ReservedCall, ServerId, SlotBatch, SlotOutcome, StoreError,
-    Target, UserId,
+    Admission, AgentId, Attempt, CallId, Ending, EndingEffect, EngineStore, Fence, NewDirectCall,
+    Origin, Outcome, PhoneNumber, PlacementReport, PlacementRequest, ProgressBatch,
+    ProgressOutcome, ProviderName, QueueItemId, Refusal, ReservedCall, ServerId, SlotBatch,
+    SlotOutcome, StoreError, Target, UserId,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{
-    Attempt, EndingEffect, EngineStore, Fence, Origin, Pace, PhoneNumber, PlacementRequest, ProgressBatch,
-    ProgressOutcome, ProviderName, ReservedCall, ServerId, SlotBatch, SlotOutcome, StoreError,
+    Attempt, EndingEffect, EngineStore, Fence, Origin, Pace, PhoneNumber, PlacementRequest,
+    ProgressBatch, ProgressOutcome, ProviderName, ReservedCall, ServerId, SlotBatch, SlotOutcome,
+    StoreError,
 };
 use chrono::Utc;
 use diesel::sql_types::{Array, SmallInt, Text, Uuid as SqlUuid};

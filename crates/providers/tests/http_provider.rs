@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use callq_domain::{
-    AgentId, Attempt, CallId, CallProvider, CampaignId, EventHeaders, EventRejection, ExecutionId, Fence,
-    HangUpError, LookUp, Origin, Outcome, Placement, PlacementRequest, ReportedStatus, UserId,
+    AgentId, Attempt, CallId, CallProvider, CampaignId, EventHeaders, EventRejection, ExecutionId,
+    Fence, HangUpError, LookUp, Origin, Outcome, Placement, PlacementRequest, ReportedStatus,
+    UserId,
 };
 use callq_providers::{HttpProvider, HttpProviderConfig, WebhookSecret};
 use scripted_dialer::{Request, Script, ScriptedDialer};

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{
-    AgentId, Attempt, Call, CallId, CallProvider, CallStatus, EventEffect, EventError, Fence,
-    EventHeaders, EventRejection, EventSink, ExecutionId, HangUpError, LookUp, Origin, Outcome,
-    Placement, PlacementRequest, QueueItemId, ReportedStatus, StatusEvent, UserId,
+    AgentId, Attempt, Call, CallId, CallProvider, CallStatus, EventEffect, EventError,
+    EventHeaders, EventRejection, EventSink, ExecutionId, Fence, HangUpError, LookUp, Origin,
+    Outcome, Placement, PlacementRequest, QueueItemId, ReportedStatus, StatusEvent, UserId,
 };
 use callq_providers::{Simulator, WebhookSecret};
 use chrono::Utc;

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use callq_concurrency::{Engine, EngineOptions};
 use callq_domain::{
     Attempt, CallId, CallProvider, EndingEffect, EngineStore, EventHeaders, EventRejection,
-    ExecutionId, Fence, HangUpError, LookUp, Origin, Outcome, PhoneNumber, Placement, PlacementRequest,
-    ProgressBatch, ProgressOutcome, ProviderName, Providers, QueueItemId, ReservedCall, ServerId,
-    SlotBatch, SlotOutcome, StatusEvent, StoreError, UserId,
+    ExecutionId, Fence, HangUpError, LookUp, Origin, Outcome, PhoneNumber, Placement,
+    PlacementRequest, ProgressBatch, ProgressOutcome, ProviderName, Providers, QueueItemId,
+    ReservedCall, ServerId, SlotBatch, SlotOutcome, StatusEvent, StoreError, UserId,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;

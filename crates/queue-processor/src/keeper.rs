@@ -26,7 +26,7 @@ pub(crate) struct Keeper {
 
 /// Between two looks for calls that came back to a campaign which was cancelled meanwhile: they hold
 /// no slot and will not start, but are not over.
-const LEFT_OVER: Duration = Duration::from_secs(60);
+const LEFT_OVER: Duration = Duration::from_secs(20);
 
 /// Between two rounds of housekeeping.
 const MAINTENANCE: Duration = Duration::from_secs(3600);

@@ -51,9 +51,9 @@ pub(crate) async fn run(this: Arc<Reconciler>) {
                 }
                 let due = inquiries.due(calls, all, now);
                 this.inquire(due, &mut inquiries).await;
-                let next = inquiries
-                    .next()
-                    .map_or(IDLE_LOOK, |next| next.saturating_duration_since(Instant::now()));
+                let next = inquiries.next().map_or(IDLE_LOOK, |next| {
+                    next.saturating_duration_since(Instant::now())
+                });
                 next.clamp(Duration::from_millis(50), IDLE_LOOK.min(rest))
             }
             Err(cause) => {
