@@ -241,14 +241,18 @@ impl Server {
         self.finish_reading()
     }
 
-    /// SIGTERM, and how it ended.
-    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
-        let pid = self.child.id().to_string();
+    /// Sends it a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")
-            .args(["-TERM", &pid])
+            .args([&format!("-{name}"), &self.child.id().to_string()])
             .status()
             .expect("kill runs");
         assert!(sent.success());
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
+        self.signal("TERM");
         let status = self.child.wait().expect("it ends");
         (status, self.finish_reading())
     }

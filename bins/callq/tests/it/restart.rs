@@ -121,3 +121,40 @@ async fn two_servers_share_the_limits_and_hand_each_other_the_next_call() {
     assert!(ledger.dials_per_attempt().values().all(|dials| *dials == 1));
     assert_eq!(world.audit(), "every counter equals its rows");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_sleeps_through_its_lease_dials_nothing_more_and_serves_again() {
+    let world = World::new(3).with("PROVIDER_TIMEOUT_MS", "1000");
+    let (one, two) = (world.serve(), world.serve());
+    let ada = world.user(&one, "ada", 1).await;
+    assert_eq!(ada.call(1).await.status, 200);
+    assert_eq!(ada.call(2).await.status, 202);
+    let event = |nth: usize| {
+        let call = &world.dialer.dials()[nth];
+        json!({"event_id": call.call_id, "call_id": call.call_id, "execution_id": call.execution_id,
+            "status": "completed", "occurred_at": chrono::Utc::now().to_rfc3339()})
+    };
+
+    one.signal("STOP");
+    assert_eq!(world.signed_event(&two, event(0)).await, 200);
+    let dials = world.dialer.wait_for_dials(2, PATIENCE);
+    // The other server took over what was left of it.
+    world.until_count("SELECT count(*) FROM servers", 1).await;
+    one.signal("CONT");
+
+    assert!(dials[1].status_callback.starts_with(&two.address));
+    // It proves its life anew, admits, and is the one that hands on and dials.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let mut waits = ada.call(3).await;
+    while waits.status == 503 && std::time::Instant::now() < deadline {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        waits = ada.call(3).await;
+    }
+    assert_eq!(waits.status, 202, "{waits:?}");
+    assert_eq!(world.signed_event(&one, event(1)).await, 200);
+    let dials = world.dialer.wait_for_dials(3, PATIENCE);
+    assert!(dials[2].status_callback.starts_with(&one.address));
+    let ledger = world.dialer.ledger();
+    assert_eq!(ledger.count(Deed::Dial), 3);
+    assert_eq!(world.audit(), "every counter equals its rows");
+}
