@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use callq_testing::Ledger;
+use callq_testing::{Deed, Ledger};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tempfile::TempDir;
@@ -26,6 +26,9 @@ use crate::server::{GRACE_SECONDS, Server};
 use crate::storm::{self, Stage};
 use crate::twin::Twin;
 use crate::{campaigns, dialer, judge, sql};
+
+/// Of the ways in which one promise was broken, so many are told.
+const SHOWN: usize = 5;
 
 /// Shared by callq and the dialer.
 const SECRET: &str = "whsec_Y2hhb3MsIGEgc2VjcmV0IG9mIG5vIGltcG9ydGFuY2U=";
@@ -115,7 +118,9 @@ async fn run_round(plan: &Plan, seed: u64) -> anyhow::Result<bool> {
             return Err(error);
         }
     };
-    report(&ledger, &notes, began.elapsed());
+    let told = report(&ledger, &notes, began.elapsed());
+    std::fs::write(folder.path.join("report.txt"), &told)?;
+    say!("{told}");
     let broken = notes.all_broken();
     let well = match plan.twin {
         None => broken.is_empty(),
@@ -357,40 +362,39 @@ async fn come_to_rest(
     .await?
 }
 
-fn report(ledger: &Ledger, notes: &Notes, took: Duration) {
+/// What came of a round, in words.
+fn report(ledger: &Ledger, notes: &Notes, took: Duration) -> String {
     let broken = notes.all_broken();
+    let mut lines = Vec::new();
     for promise in Promise::ALL {
         let found = broken.get(&promise).map_or(0, Vec::len);
-        say!(
-            "  {:<45} {}",
-            promise.words(),
-            if found == 0 {
-                "kept".into()
-            } else {
-                format!("BROKEN {found} times")
-            }
-        );
-        for how in broken.get(&promise).into_iter().flatten().take(5) {
-            say!("      {how}");
+        let verdict = match found {
+            0 => "kept".to_owned(),
+            _ => format!("BROKEN {found} times"),
+        };
+        lines.push(format!("  {:<45} {verdict}", promise.words()));
+        for how in broken.get(&promise).into_iter().flatten().take(SHOWN) {
+            lines.push(format!("      {how}"));
         }
     }
-    let starts = ledger.count(callq_testing::Deed::Start);
-    say!(
-        "  {} dials, {starts} calls put up, at most {} at once, in {:.0} s",
-        ledger.count(callq_testing::Deed::Dial),
+    lines.push(format!(
+        "  {} dials, {} calls put up, at most {} at once, in {:.0} s",
+        ledger.count(Deed::Dial),
+        ledger.count(Deed::Start),
         ledger.max_overlap(),
         took.as_secs_f64()
-    );
+    ));
     let counts = notes.counts();
     let words: Vec<String> = counts
         .iter()
         .map(|(what, n)| format!("{n} {what}"))
         .collect();
-    say!("  {}", words.join(", "));
+    lines.push(format!("  {}", words.join(", ")));
     if let Some(longest) = judge::slowest_recovery(ledger, &notes.database_back()) {
-        say!(
+        lines.push(format!(
             "  after PostgreSQL came back the next call was put up within {} ms",
             longest.num_milliseconds()
-        );
+        ));
     }
+    lines.join("\n")
 }

@@ -18,9 +18,11 @@ pub struct Database {
 }
 
 /// Opens a transaction whose statements and pauses are bounded. One round trip, and `SET LOCAL`
-/// rather than a session setting, so that it holds through PgBouncer in transaction mode too.
+/// rather than a session setting, so that it holds through PgBouncer in transaction mode too. Such
+/// transactions may hold the engine's lock, and between two statements of one lie microseconds: a
+/// server that is put to sleep in between must not stop all others for long.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '8s'; \
-    SET LOCAL idle_in_transaction_session_timeout = '15s'";
+    SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 /// As [`BEGIN`], for work that writes many rows and holds no lock others wait for.
 const BEGIN_LONG_WRITE: &str = "BEGIN; SET LOCAL statement_timeout = '60s'; \

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use callq_domain::{
     Admission, CampaignStatus, CampaignStore, ConcurrencyLimit, EngineStore, ExecutionId,
-    OperatorStore, Outcome, ProgressBatch, QueueStore, SlotBatch, Target, UserChange,
+    OperatorStore, Outcome, ProgressBatch, QueueStore, SlotBatch, StoreError, Target, UserChange,
 };
 use callq_persistence::{Database, PostgresStore};
 use diesel::connection::SimpleConnection;
+use diesel::{RunQueryDsl, sql_query};
 use tokio::sync::Barrier;
 
 use crate::scene::{Scene, direct_call, phone_number};
@@ -351,4 +352,42 @@ async fn a_call_whose_agent_or_contact_is_deleted_as_it_starts_is_refused_and_co
         assert_eq!(scene.count("SELECT count(*) FROM queue_items"), 0);
         scene.assert_counters_equal_rows().await;
     }
+}
+
+/// As a server that is put to sleep between two statements, or whose network breaks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_stops_while_it_holds_the_engines_lock_stops_the_others_for_two_seconds()
+{
+    let scene = Scene::new().await;
+    let database = Database::new(scene.database.url(), 2).unwrap();
+    let (asleep, is_asleep) = tokio::sync::oneshot::channel();
+    let (wake, is_woken) = std::sync::mpsc::channel::<()>();
+    let sleeper = tokio::spawn({
+        let database = database.clone();
+        async move {
+            database
+                .run(move |conn| {
+                    sql_query("SELECT lock_engine()").execute(conn)?;
+                    asleep.send(()).unwrap();
+                    is_woken.recv().unwrap();
+                    sql_query("UPDATE system_state SET dispatch_paused = true").execute(conn)?;
+                    Ok(())
+                })
+                .await
+        }
+    });
+    is_asleep.await.unwrap();
+
+    let other = database
+        .run(|conn| Ok(sql_query("SELECT lock_engine()").execute(conn)?))
+        .await;
+    wake.send(()).unwrap();
+
+    assert_eq!(other, Ok(1));
+    let told = sleeper.await.unwrap();
+    assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+    assert_eq!(
+        scene.count("SELECT count(*) FROM system_state WHERE dispatch_paused"),
+        0
+    );
 }
