@@ -3,23 +3,47 @@
 //! PostgreSQL refuses to run as root. When callq is root (a container, a fresh machine) the server
 //! is dropped to an unprivileged account; otherwise it runs as callq does.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::EmbeddedError;
+use crate::{EmbeddedError, launch};
 
-/// The account the server runs as.
+/// The account a PostgreSQL server runs as.
+///
+/// Public for programs that start PostgreSQL by other means than this crate, such as a drill of
+/// failover, and face the same question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Account {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    /// Whether it differs from callq's own.
-    pub(crate) dropped: bool,
+pub struct Account {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Whether it differs from this process's own.
+    pub dropped: bool,
 }
 
 impl Account {
+    /// The account for a cluster that is yet to be made: this process's own, or if that is root an
+    /// unprivileged one.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbeddedError::NoAccount`] if there is none to drop to.
+    pub fn for_new_cluster() -> Result<Self, EmbeddedError> {
+        // What does not exist has no owner.
+        Self::choose(Path::new(""))
+    }
+
+    /// A command that runs `program` as this account, with hardly anything of this process's
+    /// environment: that may hold secrets.
+    #[must_use]
+    pub fn command(self, program: impl AsRef<OsStr>) -> Command {
+        launch::as_account(program.as_ref(), self)
+    }
+
     /// Chooses the account for the cluster at `cluster`, which need not exist yet.
     ///
     /// An existing cluster keeps its owner, so that installing a `postgres` account later, or
@@ -133,6 +157,17 @@ mod tests {
         let account = unprivileged(BARE).unwrap();
 
         assert_eq!((account.uid, account.gid), (u32::MAX - 1, u32::MAX - 1));
+    }
+
+    #[test]
+    fn a_cluster_that_is_yet_to_be_made_never_runs_as_root() {
+        let account = Account::for_new_cluster().unwrap();
+
+        assert_ne!(account.uid, 0);
+        assert_eq!(
+            account.dropped,
+            rustix::process::geteuid().as_raw() != account.uid
+        );
     }
 
     #[test]

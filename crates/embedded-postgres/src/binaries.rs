@@ -65,6 +65,23 @@ impl Binaries {
     }
 }
 
+/// The folder with the PostgreSQL server binaries that this crate would use for a new cluster, for
+/// programs that start PostgreSQL by other means. Links are followed to where the version's other
+/// programs lie too.
+///
+/// # Errors
+///
+/// [`EmbeddedError::Binaries`] if there are none.
+pub fn server_binaries() -> Result<PathBuf, EmbeddedError> {
+    let found = Binaries::find(None)?;
+    let postgres = found.postgres().canonicalize().ok();
+    let beside = postgres
+        .as_deref()
+        .and_then(Path::parent)
+        .map(Path::to_owned);
+    Ok(beside.unwrap_or(found.folder))
+}
+
 /// Where to look; apart from the environment so that tests can say.
 struct Search {
     explicit: Option<PathBuf>,

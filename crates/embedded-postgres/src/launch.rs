@@ -59,7 +59,7 @@ pub(crate) fn works_in(pid: u32, cluster: &Path, account: Account) -> io::Result
     Ok(status.success())
 }
 
-fn as_account(program: &OsStr, account: Account) -> Command {
+pub(crate) fn as_account(program: &OsStr, account: Account) -> Command {
     let mut command = Command::new(program);
     if account.dropped {
         command.uid(account.uid).gid(account.gid);

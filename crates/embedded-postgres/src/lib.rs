@@ -42,6 +42,8 @@ mod settings;
 mod start;
 mod wire;
 
+pub use account::Account;
+pub use binaries::server_binaries;
 pub use error::EmbeddedError;
 pub use server::{EmbeddedPostgres, Options};
 
