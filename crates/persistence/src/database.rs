@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use callq_domain::StoreError;
 use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::r2d2::{
-    ConnectionManager, CustomizeConnection, Error as PoolError, Pool, PooledConnection,
+    ConnectionManager, CustomizeConnection, Error as PoolError, HandleError, Pool, PooledConnection,
 };
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{Connection, PgConnection};
@@ -82,10 +82,13 @@ impl Database {
         }
         let pool = builder
             .max_size(size)
-            .connection_timeout(Self::CHECK_OUT_TIMEOUT)
+            // Half of it is the longest pause between two attempts to connect. Check-outs have
+            // their own time-out.
+            .connection_timeout(2 * CONNECT_AGAIN)
+            .error_handler(Box::new(Murmur))
             // A broken connection is noticed by BEGIN, which costs nothing extra.
             .test_on_check_out(false)
-            .build_unchecked(ConnectionManager::new(with_time_outs(url)));
+            .build_unchecked(ConnectionManager::new(with_defaults(url)));
         Ok(Self { pool })
     }
 
@@ -231,7 +234,9 @@ impl Database {
                 Ok(value)
             }
             Err(failure) => {
-                if connection.batch_execute("ROLLBACK").is_err() {
+                // A node that no longer takes writes never will again: the next connection is to
+                // the one that does.
+                if failure.is_read_only() || connection.batch_execute("ROLLBACK").is_err() {
                     discard(connection);
                 }
                 Err(failure.0)
@@ -260,7 +265,7 @@ impl Database {
 
     fn checked_out(&self) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
         self.pool
-            .get()
+            .get_timeout(Self::CHECK_OUT_TIMEOUT)
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
@@ -285,6 +290,20 @@ async fn bounded<T: Send + 'static>(
             "no answer within {} s",
             bound.as_secs()
         ))),
+    }
+}
+
+/// Between two attempts to make a connection: what a failed-over database waits for us at most.
+const CONNECT_AGAIN: Duration = Duration::from_millis(200);
+
+/// Each failure to connect is told to whoever waits for the connection; a line for each attempt
+/// besides would be hundreds a second while the database is away.
+#[derive(Debug)]
+struct Murmur;
+
+impl HandleError<PoolError> for Murmur {
+    fn handle_error(&self, error: PoolError) {
+        log::debug!("no new connection: {error}");
     }
 }
 
@@ -325,17 +344,21 @@ fn discard(mut connection: PooledConnection<ConnectionManager<PgConnection>>) {
     status.set_in_error();
 }
 
-/// Bounds the time to connect and the time a silent network is believed in, unless the URL does.
-fn with_time_outs(url: &str) -> String {
+/// Bounds the time to connect and the time a silent network is believed in, and asks for a node
+/// that takes writes, unless the URL says otherwise.
+fn with_defaults(url: &str) -> String {
     let mut url = url.to_owned();
     let is_uri = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    // A host that is gone is waited for once for each connection, before the next is tried.
+    let connect_timeout = if url.contains(',') { "2" } else { "5" };
     for (name, value) in [
-        ("connect_timeout", "5"),
+        ("connect_timeout", connect_timeout),
         ("tcp_user_timeout", "15000"),
         // A host that dies after it has acknowledged a query says nothing more.
         ("keepalives_idle", "5"),
         ("keepalives_interval", "3"),
         ("keepalives_count", "3"),
+        ("target_session_attrs", "read-write"),
     ] {
         if !url.contains(name) {
             let separator = match (is_uri, url.contains('?')) {
@@ -354,13 +377,22 @@ fn with_time_outs(url: &str) -> String {
 /// # Errors
 /// [`StoreError::Unavailable`] if the database cannot be reached.
 pub fn connect(url: &str) -> Result<PgConnection, StoreError> {
-    PgConnection::establish(&with_time_outs(url))
+    PgConnection::establish(&with_defaults(url))
         .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 /// Why a transaction is rolled back.
 #[derive(Debug)]
 pub struct Failure(StoreError);
+
+/// What PostgreSQL says of a write where there are none: on a standby, or on what became one.
+const READ_ONLY: &str = "read-only transaction";
+
+impl Failure {
+    fn is_read_only(&self) -> bool {
+        matches!(&self.0, StoreError::Unavailable(cause) if cause.contains(READ_ONLY))
+    }
+}
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
@@ -423,30 +455,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_outs_are_added_only_where_the_url_has_none() {
-        let keep =
-            |sign| format!("keepalives_idle=5{sign}keepalives_interval=3{sign}keepalives_count=3");
+    fn defaults_are_added_only_where_the_url_says_nothing() {
+        let more = |sign| {
+            format!(
+                "keepalives_idle=5{sign}keepalives_interval=3{sign}keepalives_count=3{sign}target_session_attrs=read-write"
+            )
+        };
         assert_eq!(
-            with_time_outs("postgresql:///callq?host=%2Ftmp"),
+            with_defaults("postgresql:///callq?host=%2Ftmp"),
             format!(
                 "postgresql:///callq?host=%2Ftmp&connect_timeout=5&tcp_user_timeout=15000&{}",
-                keep('&')
+                more('&')
             )
         );
         assert_eq!(
-            with_time_outs("postgres://h/db?connect_timeout=2"),
+            with_defaults("postgres://h/db?connect_timeout=2"),
             format!(
                 "postgres://h/db?connect_timeout=2&tcp_user_timeout=15000&{}",
-                keep('&')
+                more('&')
             )
         );
         assert_eq!(
-            with_time_outs("host=/tmp dbname=callq"),
+            with_defaults("host=/tmp dbname=callq"),
             format!(
                 "host=/tmp dbname=callq connect_timeout=5 tcp_user_timeout=15000 {}",
-                keep(' ')
+                more(' ')
             )
         );
-        assert!(with_time_outs("postgres://h/db").starts_with("postgres://h/db?connect_timeout"));
+        assert!(with_defaults("postgres://h/db").starts_with("postgres://h/db?connect_timeout"));
+        let any = with_defaults("postgres://h/db?target_session_attrs=any");
+        assert!(!any.contains("read-write"), "{any}");
+    }
+
+    #[test]
+    fn of_several_hosts_none_is_waited_for_as_long_as_a_single_one() {
+        let url = with_defaults("postgres://a,b/db");
+        assert!(url.contains("connect_timeout=2"), "{url}");
+    }
+
+    #[test]
+    fn a_write_that_a_standby_refuses_is_worth_another_try_on_another_connection() {
+        let refused = DieselError::DatabaseError(
+            DatabaseErrorKind::ReadOnlyTransaction,
+            Box::new("cannot execute UPDATE in a read-only transaction".to_owned()),
+        );
+        assert!(Failure::from(refused).is_read_only());
+        let other = StoreError::Unavailable("deadlock detected".into());
+        assert!(!Failure::from(other).is_read_only());
     }
 }
