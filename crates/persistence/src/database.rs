@@ -1,6 +1,7 @@
 //! The one door to PostgreSQL: a pooled connection and the transaction on it run together on a
 //! blocking thread, never on an actix worker.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use callq_domain::StoreError;
@@ -11,10 +12,28 @@ use diesel::r2d2::{
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{Connection, PgConnection};
 
+type Connections = Pool<ConnectionManager<PgConnection>>;
+
 /// A pool of connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
-    pool: Pool<ConnectionManager<PgConnection>>,
+    current: Arc<RwLock<Current>>,
+    url: String,
+    size: u32,
+    kind: Kind,
+}
+
+/// The pool in use, and how many there were before it.
+struct Current {
+    pool: Connections,
+    generation: u64,
+}
+
+/// What connections are made for.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    General,
+    Engine,
 }
 
 /// Opens a transaction whose statements and pauses are bounded. One round trip, and `SET LOCAL`
@@ -47,13 +66,7 @@ impl Database {
     /// # Errors
     /// [`StoreError::Internal`] if `size` is 0.
     pub fn new(url: &str, size: u32) -> Result<Self, StoreError> {
-        Self::build(
-            url,
-            size,
-            Pool::builder()
-                .min_idle(Some(0))
-                .connection_customizer(Box::new(UnnamedStatements)),
-        )
+        Self::build(url, size, Kind::General)
     }
 
     /// As [`Database::new`], for the engine: each new connection first rehearses a call's life, so
@@ -63,33 +76,47 @@ impl Database {
     /// # Errors
     /// As [`Database::new`].
     pub fn for_engine(url: &str, size: u32) -> Result<Self, StoreError> {
-        Self::build(
-            url,
-            size,
-            Pool::builder().connection_customizer(Box::new(Rehearsed)),
-        )
+        Self::build(url, size, Kind::Engine)
     }
 
-    fn build(
-        url: &str,
-        size: u32,
-        builder: r2d2::Builder<ConnectionManager<PgConnection>>,
-    ) -> Result<Self, StoreError> {
+    fn build(url: &str, size: u32, kind: Kind) -> Result<Self, StoreError> {
         if size == 0 {
             return Err(StoreError::Internal(
                 "the pool needs at least one connection".into(),
             ));
         }
-        let pool = builder
-            .max_size(size)
-            // Half of it is the longest pause between two attempts to connect. Check-outs have
-            // their own time-out.
-            .connection_timeout(2 * CONNECT_AGAIN)
-            .error_handler(Box::new(Murmur))
-            // A broken connection is noticed by BEGIN, which costs nothing extra.
-            .test_on_check_out(false)
-            .build_unchecked(ConnectionManager::new(with_defaults(url)));
-        Ok(Self { pool })
+        let url = with_defaults(url);
+        Ok(Self {
+            current: Arc::new(RwLock::new(Current {
+                pool: pool(&url, size, kind),
+                generation: 0,
+            })),
+            url,
+            size,
+            kind,
+        })
+    }
+
+    fn pool(&self) -> Connections {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.pool.clone()
+    }
+
+    fn generation(&self) -> u64 {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.generation
+    }
+
+    /// Leaves the pool of this generation behind, for a new one: nothing came back on one of its
+    /// connections, so the others may be as dead, and those that are waited on fill its places for
+    /// as long as the kernel believes in them.
+    fn leave_behind(&self, generation: u64) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.generation == generation {
+            log::warn!("a connection to the database is silent: all are made anew");
+            current.pool = pool(&self.url, self.size, self.kind);
+            current.generation += 1;
+        }
     }
 
     /// Runs `work` in a transaction of its own and commits it.
@@ -118,7 +145,7 @@ impl Database {
     {
         let database = self.clone();
         let deadline = Instant::now() + Self::BOUND;
-        bounded(Self::BOUND, move || {
+        self.bounded(Self::BOUND, move || {
             let mut connection = database.checked_out()?;
             if Instant::now() >= deadline {
                 // Its caller was told that there is no answer, and may have sent it again.
@@ -148,8 +175,8 @@ impl Database {
     {
         let database = self.clone();
         let deadline = Instant::now() + Self::BOUND;
-        bounded(Self::BOUND, move || {
-            let mut tries = database.pool.max_size();
+        self.bounded(Self::BOUND, move || {
+            let mut tries = database.size;
             loop {
                 let mut connection = database.checked_out()?;
                 match work(&mut connection) {
@@ -206,7 +233,29 @@ impl Database {
     {
         let database = self.clone();
         let deadline = Instant::now() + bound;
-        bounded(bound, move || database.run_blocking(begin, deadline, work)).await
+        self.bounded(bound, move || database.run_blocking(begin, deadline, work))
+            .await
+    }
+
+    /// Runs `work` on a blocking thread, and waits no longer than `bound` for it. The server ends
+    /// long statements itself; this is for a connection on which nothing comes back at all. The
+    /// thread then waits on; only a commit already under way may still happen.
+    async fn bounded<T: Send + 'static>(
+        &self,
+        bound: Duration,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let generation = self.generation();
+        match tokio::time::timeout(bound, tokio::task::spawn_blocking(work)).await {
+            Ok(done) => done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string()))),
+            Err(_) => {
+                self.leave_behind(generation);
+                let seconds = bound.as_secs();
+                Err(StoreError::Unavailable(format!(
+                    "no answer within {seconds} s"
+                )))
+            }
+        }
     }
 
     /// Does nothing, and commits nothing, that its caller has given up on: past `deadline` it was
@@ -250,7 +299,7 @@ impl Database {
         &self,
         begin: &str,
     ) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
-        for _ in 0..=self.pool.max_size() {
+        for _ in 0..=self.size {
             let mut connection = self.checked_out()?;
             match connection.batch_execute(begin) {
                 Ok(()) => return Ok(connection),
@@ -264,7 +313,7 @@ impl Database {
     }
 
     fn checked_out(&self) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
-        self.pool
+        self.pool()
             .get_timeout(Self::CHECK_OUT_TIMEOUT)
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
@@ -272,25 +321,28 @@ impl Database {
     /// Connections now open, and those of them not in use.
     #[must_use]
     pub fn connections(&self) -> (u32, u32) {
-        let state = self.pool.state();
+        let state = self.pool().state();
         (state.connections, state.idle_connections)
     }
 }
 
-/// Runs `work` on a blocking thread, and waits no longer than `bound` for it. The server ends long
-/// statements itself; this is for a connection on which nothing comes back at all. The thread then
-/// waits on; only a commit already under way may still happen.
-async fn bounded<T: Send + 'static>(
-    bound: Duration,
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::time::timeout(bound, tokio::task::spawn_blocking(work)).await {
-        Ok(done) => done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string()))),
-        Err(_) => Err(StoreError::Unavailable(format!(
-            "no answer within {} s",
-            bound.as_secs()
-        ))),
-    }
+/// Connections of which at most `size` are open at once.
+fn pool(url: &str, size: u32, kind: Kind) -> Connections {
+    let builder = match kind {
+        Kind::General => Pool::builder()
+            .min_idle(Some(0))
+            .connection_customizer(Box::new(UnnamedStatements)),
+        Kind::Engine => Pool::builder().connection_customizer(Box::new(Rehearsed)),
+    };
+    builder
+        .max_size(size)
+        // Half of it is the longest pause between two attempts to connect. Check-outs have their
+        // own time-out.
+        .connection_timeout(2 * CONNECT_AGAIN)
+        .error_handler(Box::new(Murmur))
+        // A broken connection is noticed by BEGIN, which costs nothing extra.
+        .test_on_check_out(false)
+        .build_unchecked(ConnectionManager::new(url))
 }
 
 /// Between two attempts to make a connection: what a failed-over database waits for us at most.
@@ -491,6 +543,33 @@ mod tests {
     fn of_several_hosts_none_is_waited_for_as_long_as_a_single_one() {
         let url = with_defaults("postgres://a,b/db");
         assert!(url.contains("connect_timeout=2"), "{url}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_keeps_nobody_else_waiting() {
+        let scratch = callq_testing::TestDatabase::new();
+        let database = Database::new(scratch.url(), 1).unwrap();
+        let asleep = {
+            let database = database.clone();
+            move || {
+                let mut connection = database.checked_out()?;
+                connection
+                    .batch_execute("SELECT pg_sleep(5)")
+                    .map_err(|error| unavailable(&error))
+            }
+        };
+
+        let silent = database.bounded(Duration::from_millis(200), asleep).await;
+        assert!(
+            matches!(silent, Err(StoreError::Unavailable(_))),
+            "{silent:?}"
+        );
+        let began = Instant::now();
+        database.run(|_| Ok(())).await.unwrap();
+
+        // The only place of the pool before is taken still.
+        assert!(began.elapsed() < Duration::from_secs(3));
+        assert_eq!(database.generation(), 1);
     }
 
     #[test]
