@@ -1,5 +1,6 @@
 //! The engine's store: a batch becomes one call of one SQL function.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use crate::door::{admission_columns, admissions, returned};
 use crate::functions::{
     self, EndingColumns, EventColumns, PlacedColumns, ProgressRow, ReservedCallRow, ReturnColumns,
-    SettledRow, Settlement, UnknownColumns,
+    Run, SettledRow, Settlement, UnknownColumns,
 };
 use crate::{Failure, PostgresStore};
 
@@ -29,14 +30,25 @@ impl EngineStore for PostgresStore {
         let provider = self.default_provider.clone();
         // Drawn before anything can delay it: one that is sent again has a later number.
         let number = next_number();
+        let pooled = Arc::clone(&self.pooled);
         self.engine
             .run_statement(move |conn| {
+                let run = match pooled.load(Ordering::Relaxed) {
+                    false => Run::Backend,
+                    true => Run::Node,
+                };
                 let row = functions::settle(
                     conn,
                     settlement(server.as_uuid(), number, provider.as_str(), &batch),
+                    run,
                 )?;
-                if !row.durable {
-                    functions::flush(conn)?;
+                if !row.durable && !functions::flush(conn, run, row.run.as_deref())? {
+                    // From now on backends may differ; this once there is no telling.
+                    pooled.store(true, Ordering::Relaxed);
+                    return Err(StoreError::Unavailable(
+                        "a settlement may have been lost before it was flushed".into(),
+                    )
+                    .into());
                 }
                 outcome(number, &batch, row)
             })

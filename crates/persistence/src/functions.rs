@@ -112,6 +112,9 @@ pub(crate) struct SettledRow {
     pub next_timer_ms: Option<i64>,
     #[diesel(sql_type = Bool)]
     pub durable: bool,
+    /// Unless it is durable: the [`Run`] of PostgreSQL that must flush it.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub run: Option<String>,
 }
 
 /// What `settle_by_hand` answers.
@@ -228,12 +231,18 @@ pub(crate) fn lock_engine(conn: &mut PgConnection) -> QueryResult<DateTime<Utc>>
 }
 
 /// One statement, and a transaction by itself: the engine's lock is held no longer than it takes.
-pub(crate) fn settle(conn: &mut PgConnection, it: Settlement<'_>) -> QueryResult<SettledRow> {
+pub(crate) fn settle(
+    conn: &mut PgConnection,
+    it: Settlement<'_>,
+    run: Run,
+) -> QueryResult<SettledRow> {
     let (ends, returns, calls) = (it.endings, it.returns, it.admissions);
-    sql_query(
-        "SELECT * FROM settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-         $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)",
-    )
+    sql_query(format!(
+        "SELECT s.*, CASE WHEN NOT s.durable THEN {} END AS run \
+         FROM settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+         $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29) s",
+        run.sql()
+    ))
     .bind::<SqlUuid, _>(it.server)
     .bind::<BigInt, _>(it.number)
     .bind::<Nullable<BigInt>, _>(it.answered)
@@ -266,12 +275,48 @@ pub(crate) fn settle(conn: &mut PgConnection, it: Settlement<'_>) -> QueryResult
     .get_result(conn)
 }
 
-/// Waits until all that was committed before is on disk, and wherever else a commit has to be.
-pub(crate) fn flush(conn: &mut PgConnection) -> QueryResult<()> {
+/// By what a settlement and its flush are known to be of one run of PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// The backend: on a connection of our own it is the same, or the connection is broken.
+    Backend,
+    /// The node since its start, or its recovery from a crash, which ends with a checkpoint: behind
+    /// a pooler, where each statement may get another backend. Any checkpoint counts as another
+    /// run, which does no harm. It is read from a file, at a tenth of a settlement's cost.
+    Node,
+}
+
+impl Run {
+    /// An expression for it.
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Backend => "pg_postmaster_start_time() || ' ' || pg_backend_pid()",
+            Self::Node => {
+                "pg_postmaster_start_time() || ' ' \
+                 || (SELECT checkpoint_lsn FROM pg_control_checkpoint())"
+            }
+        }
+    }
+}
+
+/// Waits until all that was committed before is on disk, and wherever else a commit has to be: a
+/// synchronous standby is waited for too. Answers whether this is still the run of PostgreSQL that
+/// made the commits: a pooler between us may have gone on to another, which never saw them.
+pub(crate) fn flush(conn: &mut PgConnection, run: Run, told: Option<&str>) -> QueryResult<bool> {
+    #[derive(QueryableByName)]
+    struct FlushedRow {
+        #[diesel(sql_type = Bool)]
+        same_run: bool,
+    }
     // A transaction with nothing but a word in the log: its own commit waits for the log.
-    sql_query("SELECT pg_logical_emit_message(true, 'callq', '')")
-        .execute(conn)
-        .map(drop)
+    let flushed: FlushedRow = sql_query(format!(
+        "SELECT pg_logical_emit_message(true, 'callq', '') IS NOT NULL \
+             AND coalesce($1 = {}, false) AS same_run",
+        run.sql()
+    ))
+    .bind::<Nullable<Text>, _>(told)
+    .get_result(conn)?;
+    Ok(flushed.same_run)
 }
 
 /// One statement, and a transaction by itself.
@@ -382,4 +427,57 @@ pub(crate) fn withdraw_items(
         .bind::<Timestamptz, _>(now)
         .load(conn)?;
     Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use callq_testing::TestDatabase;
+    use diesel::Connection;
+    use diesel::connection::SimpleConnection;
+
+    use super::*;
+
+    #[derive(QueryableByName)]
+    struct RunRow {
+        #[diesel(sql_type = Text)]
+        run: String,
+    }
+
+    fn told(conn: &mut PgConnection, run: Run) -> String {
+        let row: RunRow = sql_query(format!("SELECT {} AS run", run.sql()))
+            .get_result(conn)
+            .unwrap();
+        row.run
+    }
+
+    #[test]
+    fn a_flush_by_another_run_of_postgresql_is_none() {
+        let database = TestDatabase::new();
+        let mut conn = PgConnection::establish(database.url()).unwrap();
+        let mut other = PgConnection::establish(database.url()).unwrap();
+        let backend = told(&mut conn, Run::Backend);
+        // A database that another test drops at this moment brings a checkpoint with it.
+        let mut any_backend_of_this_node = || {
+            let node = told(&mut conn, Run::Node);
+            flush(&mut other, Run::Node, Some(&node)).unwrap()
+        };
+        assert!((0..100).any(|_| any_backend_of_this_node()));
+
+        assert!(flush(&mut conn, Run::Backend, Some(&backend)).unwrap());
+        assert!(!flush(&mut other, Run::Backend, Some(&backend)).unwrap());
+        assert!(!flush(&mut conn, Run::Node, Some("2026-11-24 12:00:00+00 0/1")).unwrap());
+        assert!(!flush(&mut conn, Run::Node, None).unwrap());
+    }
+
+    #[test]
+    fn a_checkpoint_counts_as_another_run() {
+        // As does, with it, recovery from a crash, which ends with one.
+        let database = TestDatabase::new();
+        let mut conn = PgConnection::establish(database.url()).unwrap();
+        let node = told(&mut conn, Run::Node);
+
+        conn.batch_execute("CHECKPOINT").unwrap();
+
+        assert!(!flush(&mut conn, Run::Node, Some(&node)).unwrap());
+    }
 }

@@ -40,6 +40,7 @@ mod schema;
 mod tokens;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use database::{Database, Failure, connect};
 
@@ -50,6 +51,8 @@ pub struct PostgresStore {
     engine: Database,
     default_provider: callq_domain::ProviderName,
     tokens: Arc<tokens::TokenLookups>,
+    /// Whether there turned out to be a pooler between us and PostgreSQL.
+    pooled: Arc<AtomicBool>,
 }
 
 impl PostgresStore {
@@ -61,6 +64,7 @@ impl PostgresStore {
             database,
             default_provider,
             tokens: Arc::default(),
+            pooled: Arc::default(),
         }
     }
 

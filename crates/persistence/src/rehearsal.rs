@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::engine::next_number;
 use crate::functions::{
     self, AdmissionColumns, EndingColumns, EventColumns, PlacedColumns, ReservedCallRow,
-    ReturnColumns, Settlement, UnknownColumns,
+    ReturnColumns, Run, Settlement, UnknownColumns,
 };
 
 /// Plays a call through and leaves nothing behind but plans.
@@ -78,7 +78,7 @@ fn settle(
         returns: ReturnColumns::default(),
         admissions,
     };
-    let row = functions::settle(conn, settlement)?;
+    let row = functions::settle(conn, settlement, Run::Backend)?;
     let started = row.door.into_iter().chain(row.reserved);
     Ok(started.flatten().collect())
 }

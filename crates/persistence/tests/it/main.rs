@@ -21,6 +21,7 @@ mod plans;
 mod queue;
 mod races;
 mod scene;
+mod standby;
 mod tallies;
 mod witness;
 
