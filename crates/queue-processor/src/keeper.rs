@@ -34,7 +34,15 @@ const MAINTENANCE: Duration = Duration::from_secs(3600);
 /// Between attempts to renew a lease that could not be.
 const RENEW_AGAIN: Duration = Duration::from_millis(250);
 
-/// Renews the lease five times in its length. While too little of it is left to dial, nothing is
+/// The longest pause between two renewals: short enough that a lease always leaves time to dial,
+/// however long a provider may take.
+const RENEW: Duration = Duration::from_secs(3);
+
+/// How much earlier a server believes its lease to be over than the database does. Leases go by the
+/// database's clock, and when a standby takes over that is another machine's.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
+
+/// Renews the lease several times in its length. While too little of it is left to dial, nothing is
 /// admitted or reserved: it could not be placed.
 pub(crate) async fn keep_lease(this: Arc<Keeper>) {
     loop {
@@ -42,7 +50,7 @@ pub(crate) async fn keep_lease(this: Arc<Keeper>) {
         let alive = this.lease.leaves(this.placement_bound);
         this.engine.suspend(!alive);
         let pause = match renewed {
-            Ok(()) => this.lease_length / 5,
+            Ok(()) => RENEW.min(this.lease_length / 5),
             Err(cause) => {
                 warn!(server_id:% = this.server, alive = alive; "the lease could not be renewed: {cause}");
                 RENEW_AGAIN
@@ -83,7 +91,8 @@ impl Keeper {
         self.store
             .renew_lease(self.server, self.lease_length)
             .await?;
-        self.lease.renewed(asked_at, self.lease_length);
+        let believed = self.lease_length.saturating_sub(CLOCKS_DIFFER);
+        self.lease.renewed(asked_at, believed);
         Ok(())
     }
 
@@ -114,5 +123,26 @@ impl Keeper {
             }
             Err(cause) => warn!(call_id:% = call.id; "its agent could not be read: {cause}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processor::{LEASE_MARGIN, PROVIDER_SLACK};
+
+    #[test]
+    fn between_two_renewals_a_lease_leaves_time_to_dial_however_long_that_takes() {
+        // A renewal's own time comes on top of the pause.
+        const RENEWAL: Duration = Duration::from_secs(3);
+        const {
+            assert!(
+                LEASE_MARGIN.as_millis()
+                    >= (CLOCKS_DIFFER.as_millis()
+                        + RENEW.as_millis()
+                        + RENEWAL.as_millis()
+                        + PROVIDER_SLACK.as_millis())
+            )
+        };
     }
 }

@@ -43,10 +43,10 @@ impl Default for ProcessorOptions {
 
 /// How much longer than the provider's own time-out its answer is waited for: a provider that times
 /// out by itself can say whether anything was sent.
-const PROVIDER_SLACK: Duration = Duration::from_millis(500);
+pub(crate) const PROVIDER_SLACK: Duration = Duration::from_millis(500);
 
 /// How much longer a lease is than the longest placement.
-const LEASE_MARGIN: Duration = Duration::from_secs(10);
+pub(crate) const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 /// A running processor.
 pub struct Processor {
