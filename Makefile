@@ -7,7 +7,7 @@ export PATH := $(keg):$(PATH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-long check lint fmt docs deny build bench bench-quick chaos
+.PHONY: help setup run demo test test-long check lint fmt docs deny build bench bench-quick chaos failover
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,3 +63,8 @@ chaos: setup ## Break callq for five minutes, and its broken twins too; ARGS="--
 
 bench-quick: setup ## The same in about two minutes, with small sizes
 	$(BENCH) --quick $(ARGS)
+
+# Debian and its relatives only. Without optimisation: what it measures is waiting.
+failover: setup ## Lose PostgreSQL nodes of two under load; ARGS="--rounds 8 --seed 7"
+	@scripts/setup-failover.sh
+	cargo build --bin callq --bin callq-chaos && target/debug/callq-chaos failover $(ARGS)

@@ -22,6 +22,8 @@ pub(crate) enum Command {
     /// Be the dialer (started by callq-chaos itself)
     #[command(hide = true)]
     Dialer(Dialer),
+    /// Lose PostgreSQL nodes instead: two under Patroni, under load
+    Failover(crate::failover::Options),
 }
 
 /// What is done to callq, and how often.

@@ -4,7 +4,8 @@
 //! writes down what it was really asked for. Users ask for calls and run campaigns; meanwhile
 //! servers are killed, stopped and put to sleep, PostgreSQL is killed, and the dialer loses
 //! answers and events. Then it becomes quiet, and the ledger and the database are compared with
-//! what callq had promised. `docs/reliability.md` lists the promises.
+//! what callq had promised. `callq-chaos failover` does the same for two PostgreSQL nodes under
+//! Patroni. `docs/reliability.md` lists the promises.
 
 /// Prints a line. A reader that has gone away, such as `head`, is no reason to fail.
 macro_rules! say {
@@ -19,8 +20,10 @@ mod cli;
 mod client;
 mod database;
 mod dialer;
+mod failover;
 mod judge;
 mod notes;
+mod patroni;
 mod people;
 mod round;
 mod server;
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let outcome = match &cli.command {
         Some(Command::Dialer(options)) => dialer::run(options).map(|()| true),
+        Some(Command::Failover(options)) => failover::run(options).map(|()| true),
         None => round::run_all(&cli),
     };
     match outcome {

@@ -1,0 +1,202 @@
+//! The drill of losing the leading PostgreSQL: two servers, steady load, and in each round the
+//! leader dies, the standby takes over, and the dead node comes back as the new standby.
+//!
+//! It measures how long the database was away (a probe of its own, which knows nothing of callq)
+//! and how much longer callq was, and holds what callq answered against the dialer's ledger and
+//! what callq says afterwards.
+
+mod load;
+mod probe;
+mod round;
+mod servers;
+mod verdict;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use callq_testing::{Behaviour, DialerOptions, FakeDialer};
+use clap::{Args, ValueEnum};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tempfile::TempDir;
+
+use self::load::Load;
+use self::probe::Probe;
+use self::servers::{Caller, Servers};
+use crate::patroni::HaCluster;
+
+/// Calls of one user that may be up at once.
+const USER_LIMIT: usize = 2;
+
+/// Calls that may be up at once in all.
+const SYSTEM_LIMIT: usize = 25;
+
+/// How long a call is up.
+const TALK: Duration = Duration::from_millis(500);
+
+/// How much longer than the database callq may be away.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long callq believes in a connection on which nothing comes back, and the two seconds that
+/// libpq waits for a silent node before it tries the other.
+const SILENCE: Duration = Duration::from_secs(12);
+
+/// What the drill is run with.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How often the leader dies
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    rounds: u32,
+    /// Decides what is random: moments, users, and how the dialer behaves
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// What becomes of a node; by default the leader is killed and frozen in turn
+    #[arg(long, value_enum, value_name = "HOW")]
+    how: Option<Death>,
+    /// Users who call, two calls a second each
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    users: usize,
+    /// Where everything lies meanwhile [default: the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+}
+
+/// How a node is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Death {
+    /// The leader's processes are killed; connections to it are refused from then on
+    Kill,
+    /// The leader's processes stop where they are; connections to it stay open and silent
+    Freeze,
+    /// The standby's processes are killed
+    KillStandby,
+    /// The standby's processes stop where they are
+    FreezeStandby,
+}
+
+/// Everything that takes part.
+struct Scene {
+    cluster: HaCluster,
+    dialer: FakeDialer,
+    servers: Servers,
+    callers: Vec<Caller>,
+    random: StdRng,
+    // Removed after all of the above have stopped.
+    folder: TempDir,
+}
+
+/// Runs the drill.
+///
+/// # Errors
+/// When a promise was broken, when callq was away for too long, or when the drill itself failed.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    say!("seed {}, {} rounds", options.seed, options.rounds);
+    let mut scene = Scene::set(options)?;
+    let played = scene.play(options);
+    scene.servers.stop();
+    if played.is_err() {
+        let Scene {
+            cluster, folder, ..
+        } = scene;
+        drop(cluster);
+        say!("ledger and logs are kept in {}", folder.keep().display());
+    }
+    played
+}
+
+impl Scene {
+    fn set(options: &Options) -> anyhow::Result<Self> {
+        let began = Instant::now();
+        let scratch = options.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = tempfile::Builder::new()
+            .prefix("callq-failover-")
+            .tempdir_in(&scratch)
+            .with_context(|| format!("no folder can be made in {}", scratch.display()))?;
+        let cluster = HaCluster::start(folder.path())?;
+        say!(
+            "two nodes, one of them leading, the other its synchronous standby, after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
+        servers::migrate(cluster.url())?;
+        let dialer = FakeDialer::start_with(DialerOptions {
+            ledger_file: Some(folder.path().join("ledger.jsonl")),
+            ..DialerOptions::default()
+        })?;
+        dialer.auto_end_after(TALK);
+        let mut random = StdRng::seed_from_u64(options.seed);
+        misbehave_now_and_then(&dialer, random.random());
+        let servers = Servers::start(cluster.url(), &dialer, SYSTEM_LIMIT, folder.path())?;
+        let callers = servers.create_callers(options.users, USER_LIMIT)?;
+        Ok(Self {
+            cluster,
+            dialer,
+            servers,
+            callers,
+            random,
+            folder,
+        })
+    }
+
+    fn play(&mut self, options: &Options) -> anyhow::Result<()> {
+        let probe = Probe::start(self.cluster.admin_url())?;
+        let load = Load::start(
+            self.servers.addresses(),
+            self.callers.clone(),
+            self.random.random(),
+        );
+        for server in 0..self.servers.addresses().len() {
+            round::first_accepted(&load, server, Instant::now())?;
+        }
+        let early = self.hold(&load)?;
+        let mut rounds = Vec::new();
+        let kill_first: bool = self.random.random();
+        for number in 1..=options.rounds {
+            let death = options
+                .how
+                .unwrap_or(match (number % 2 == 1) == kill_first {
+                    true => Death::Kill,
+                    false => Death::Freeze,
+                });
+            let round = self.round(death, &probe, &load)?;
+            say!("round {number}: {round}");
+            rounds.push(round);
+        }
+        let requests = load.stop();
+        let mut faults = verdict::of(self, &requests)?;
+        faults.extend(early);
+        let late: Vec<String> = rounds.iter().filter_map(round::Round::fault).collect();
+        for fault in faults.iter().chain(&late) {
+            say!("✗ {fault}");
+        }
+        ensure!(
+            faults.is_empty() && late.is_empty(),
+            "{} promises broken, {} times away for too long (seed {})",
+            faults.len(),
+            late.len(),
+            options.seed
+        );
+        Ok(())
+    }
+}
+
+/// Most placements are accepted; some are answered late, not at all, or after the call is over.
+fn misbehave_now_and_then(dialer: &FakeDialer, seed: u64) {
+    let random = std::sync::Mutex::new(StdRng::seed_from_u64(seed));
+    dialer.behave(move |_| {
+        let mut random = random
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match random.random_range(0..100) {
+            0..3 => Behaviour::AcceptThenReset,
+            3..5 => Behaviour::Reset,
+            5..8 => Behaviour::EventFirst { status: "busy" },
+            8..11 => Behaviour::Busy {
+                status: 429,
+                retry_after: None,
+            },
+            11..20 => Behaviour::SlowAccept(Duration::from_millis(random.random_range(10..400))),
+            _ => Behaviour::Accept,
+        }
+    });
+}
