@@ -46,12 +46,12 @@ const SILENCE: Duration = Duration::from_secs(12);
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// How often the leader dies
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u32,
     /// Decides what is random: moments, users, and how the dialer behaves
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// What becomes of a node; by default the leader is killed and frozen in turn
+    /// What becomes of a node; by default the first three take turns
     #[arg(long, value_enum, value_name = "HOW")]
     how: Option<Death>,
     /// Users who call, two calls a second each
@@ -67,6 +67,8 @@ pub(crate) struct Options {
 pub(crate) enum Death {
     /// The leader's processes are killed; connections to it are refused from then on
     Kill,
+    /// The same, after the standby has received nothing for a second
+    KillAhead,
     /// The leader's processes stop where they are; connections to it stay open and silent
     Freeze,
     /// The standby's processes are killed
@@ -150,14 +152,12 @@ impl Scene {
         }
         let early = self.hold(&load)?;
         let mut rounds = Vec::new();
-        let kill_first: bool = self.random.random();
+        let mut turns = [Death::Kill, Death::KillAhead, Death::Freeze]
+            .into_iter()
+            .cycle()
+            .skip(self.random.random_range(0..3));
         for number in 1..=options.rounds {
-            let death = options
-                .how
-                .unwrap_or(match (number % 2 == 1) == kill_first {
-                    true => Death::Kill,
-                    false => Death::Freeze,
-                });
+            let death = options.how.or_else(|| turns.next()).unwrap_or(Death::Kill);
             let round = self.round(death, &probe, &load)?;
             say!("round {number}: {round}");
             rounds.push(round);

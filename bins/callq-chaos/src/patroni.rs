@@ -173,6 +173,17 @@ impl HaCluster {
         Ok(name)
     }
 
+    /// As [`HaCluster::kill_leader`], once the standby has received nothing for so long: what the
+    /// leader wrote meanwhile dies with it. Returns which it was.
+    pub(crate) fn kill_leader_ahead(&mut self, ahead: Duration) -> anyhow::Result<NodeName> {
+        let standby = self.standby()?;
+        self.node(standby).hold_receiver()?;
+        sleep(ahead);
+        self.nodes[standby.other() as usize].kill()?;
+        self.node(standby).drop_receiver()?;
+        Ok(standby.other())
+    }
+
     /// Stops every process of the leading node where it is, without ending it, as when its machine
     /// hangs or its network is cut: connections to it stay open, and nothing comes back. Returns
     /// which it was. [`HaCluster::revive`] kills it before it starts it again.

@@ -40,6 +40,7 @@ impl Scene {
         ));
         let node = match death {
             Death::Kill => self.cluster.kill_leader()?,
+            Death::KillAhead => self.cluster.kill_leader_ahead(AHEAD)?,
             Death::Freeze => self.cluster.freeze_leader()?,
             Death::KillStandby => self.cluster.kill_standby()?,
             Death::FreezeStandby => self.cluster.freeze_standby()?,
@@ -67,6 +68,9 @@ impl Scene {
 
 /// How long the standby is held.
 const HOLD: Duration = Duration::from_secs(2);
+
+/// How long a leader is ahead of its standby before it dies.
+const AHEAD: Duration = Duration::from_secs(1);
 
 /// How long something that left before the standby was held may take to be answered.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
@@ -131,7 +135,7 @@ impl Round {
     pub(super) fn fault(&self) -> Option<String> {
         let last = self.servers.iter().max()?;
         let allowed = match self.death {
-            Death::Kill | Death::KillStandby => self.database + GRACE,
+            Death::Kill | Death::KillAhead | Death::KillStandby => self.database + GRACE,
             // Until the silence is noticed there is no saying whether the node only is slow.
             Death::Freeze | Death::FreezeStandby => self.database.max(SILENCE) + GRACE,
         };
@@ -149,6 +153,7 @@ impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.death {
             Death::Kill => "leading, killed",
+            Death::KillAhead => "leading and ahead, killed",
             Death::Freeze => "leading, frozen",
             Death::KillStandby => "standing by, killed",
             Death::FreezeStandby => "standing by, frozen",

@@ -109,6 +109,12 @@ impl Node {
         self.signal_receiver(Signal::CONT)
     }
 
+    /// Has a receiver that is held end without a look at what came in meanwhile.
+    pub(super) fn drop_receiver(&self) -> anyhow::Result<()> {
+        self.signal_receiver(Signal::TERM)?;
+        self.signal_receiver(Signal::CONT)
+    }
+
     fn signal_receiver(&self, signal: Signal) -> anyhow::Result<()> {
         let postmaster = self.postmaster().context("PostgreSQL does not run")?;
         let receivers = process::children_named(postmaster, "walreceiver");
