@@ -46,7 +46,7 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
 /// admitted or reserved: it could not be placed.
 pub(crate) async fn keep_lease(this: Arc<Keeper>) {
     loop {
-        let renewed = this.renew().await;
+        let renewed = this.renew_or_suspend().await;
         let alive = this.lease.leaves(this.placement_bound);
         this.engine.suspend(!alive);
         let pause = match renewed {
@@ -85,6 +85,19 @@ pub(crate) async fn sweep(this: Arc<Keeper>) {
 }
 
 impl Keeper {
+    /// Proves that this server lives. While the answer is waited for and too little of the lease is
+    /// left to dial, nothing is admitted or reserved.
+    async fn renew_or_suspend(&self) -> Result<(), StoreError> {
+        let renewing = self.renew();
+        tokio::pin!(renewing);
+        let left = self.lease.left().saturating_sub(self.placement_bound);
+        tokio::select! {
+            renewed = &mut renewing => return renewed,
+            () = tokio::time::sleep(left) => self.engine.suspend(true),
+        }
+        renewing.await
+    }
+
     /// Proves that this server lives.
     pub(crate) async fn renew(&self) -> Result<(), StoreError> {
         let asked_at = since_boot();

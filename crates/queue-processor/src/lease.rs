@@ -41,13 +41,18 @@ impl Lease {
         *until = (*until).max(asked_at + length);
     }
 
-    /// Whether at least `needed` of the lease is left.
-    pub(crate) fn leaves(&self, needed: Duration) -> bool {
+    /// How much of the lease is left.
+    pub(crate) fn left(&self) -> Duration {
         let until = *self
             .until
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        until.saturating_sub(since_boot()) >= needed
+        until.saturating_sub(since_boot())
+    }
+
+    /// Whether at least `needed` of the lease is left.
+    pub(crate) fn leaves(&self, needed: Duration) -> bool {
+        self.left() >= needed
     }
 }
 
