@@ -46,12 +46,12 @@ const SILENCE: Duration = Duration::from_secs(12);
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// How often the leader dies
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 4)]
     rounds: u32,
     /// Decides what is random: moments, users, and how the dialer behaves
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// What becomes of a node; by default the first three take turns
+    /// What becomes of a node; by default the first four take turns
     #[arg(long, value_enum, value_name = "HOW")]
     how: Option<Death>,
     /// Users who call, two calls a second each
@@ -71,6 +71,8 @@ pub(crate) enum Death {
     KillAhead,
     /// The leader's processes stop where they are; connections to it stay open and silent
     Freeze,
+    /// As frozen, and once another leads they go on as if nothing had happened
+    Hang,
     /// The standby's processes are killed
     KillStandby,
     /// The standby's processes stop where they are
@@ -152,10 +154,10 @@ impl Scene {
         }
         let early = self.hold(&load)?;
         let mut rounds = Vec::new();
-        let mut turns = [Death::Kill, Death::KillAhead, Death::Freeze]
+        let mut turns = [Death::Kill, Death::KillAhead, Death::Freeze, Death::Hang]
             .into_iter()
             .cycle()
-            .skip(self.random.random_range(0..3));
+            .skip(self.random.random_range(0..4));
         for number in 1..=options.rounds {
             let death = options.how.or_else(|| turns.next()).unwrap_or(Death::Kill);
             let round = self.round(death, &probe, &load)?;

@@ -214,6 +214,11 @@ impl HaCluster {
         self.nodes[name as usize].start()
     }
 
+    /// Lets a frozen node go on, which may still believe that it leads.
+    pub(crate) fn thaw(&self, name: NodeName) {
+        self.node(name).thaw();
+    }
+
     /// Waits until one node leads.
     pub(crate) fn wait_for_leader(&self, timeout: Duration) -> anyhow::Result<NodeName> {
         let deadline = Instant::now() + timeout;

@@ -1,4 +1,4 @@
-//! One round: load, a death, the wait for everything to be back, and the dead node's return.
+//! One round: load, a loss, the wait for everything to be back, and the lost node's return.
 
 use std::fmt;
 use std::thread::sleep;
@@ -21,9 +21,9 @@ pub(super) struct Round {
     node: NodeName,
     /// From the death until the database accepted a write.
     database: Duration,
-    /// From the death until each server accepted a call that was asked for after it.
+    /// From the death until each server accepted a call.
     servers: Vec<Duration>,
-    /// From its start until the dead node was a synchronous standby.
+    /// From its start, or its waking, until the lost node was a synchronous standby.
     rejoined: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Scene {
         let node = match death {
             Death::Kill => self.cluster.kill_leader()?,
             Death::KillAhead => self.cluster.kill_leader_ahead(AHEAD)?,
-            Death::Freeze => self.cluster.freeze_leader()?,
+            Death::Freeze | Death::Hang => self.cluster.freeze_leader()?,
             Death::KillStandby => self.cluster.kill_standby()?,
             Death::FreezeStandby => self.cluster.freeze_standby()?,
         };
@@ -54,7 +54,10 @@ impl Scene {
             self.random.random_range(1_000..3_000),
         ));
         let began = Instant::now();
-        self.cluster.revive(node)?;
+        match death {
+            Death::Hang => self.cluster.thaw(node),
+            _ => self.cluster.revive(node)?,
+        }
         self.cluster.wait_for_synchronous_standby(PATIENCE)?;
         Ok(Round {
             death,
@@ -72,7 +75,7 @@ const HOLD: Duration = Duration::from_secs(2);
 /// How long a leader is ahead of its standby before it dies.
 const AHEAD: Duration = Duration::from_secs(1);
 
-/// How long something that left before the standby was held may take to be answered.
+/// How long an answer that needed nothing more of the database may take to arrive.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 impl Scene {
@@ -103,7 +106,8 @@ impl Scene {
     }
 }
 
-/// Waits until a server accepts a call that was asked for after a moment, and says how long after.
+/// Waits until a server accepts a call after a moment, and says how long after: one that was asked
+/// for after it, or before it and was not simply on its way.
 pub(super) fn first_accepted(
     load: &Load,
     server: usize,
@@ -124,7 +128,8 @@ pub(super) fn first_accepted(
 fn first_accepted_of(requests: &[Request], server: usize, after: Instant) -> Option<Duration> {
     requests
         .iter()
-        .filter(|request| request.server == server && request.sent > after)
+        .filter(|request| request.server == server)
+        .filter(|request| request.sent > after || request.answered > after + ON_ITS_WAY)
         .filter(|request| matches!(request.answer, Answer::Accepted(_)))
         .map(|request| request.answered - after)
         .min()
@@ -137,7 +142,9 @@ impl Round {
         let allowed = match self.death {
             Death::Kill | Death::KillAhead | Death::KillStandby => self.database + GRACE,
             // Until the silence is noticed there is no saying whether the node only is slow.
-            Death::Freeze | Death::FreezeStandby => self.database.max(SILENCE) + GRACE,
+            Death::Freeze | Death::Hang | Death::FreezeStandby => {
+                self.database.max(SILENCE) + GRACE
+            }
         };
         (*last > allowed).then(|| {
             format!(
@@ -155,6 +162,7 @@ impl fmt::Display for Round {
             Death::Kill => "leading, killed",
             Death::KillAhead => "leading and ahead, killed",
             Death::Freeze => "leading, frozen",
+            Death::Hang => "leading, frozen and thawed",
             Death::KillStandby => "standing by, killed",
             Death::FreezeStandby => "standing by, frozen",
         };
@@ -170,7 +178,7 @@ impl fmt::Display for Round {
         }
         write!(
             f,
-            " s; the node followed again {:.1} s after its start",
+            " s; the node followed again {:.1} s after it was let",
             self.rejoined.as_secs_f64()
         )
     }

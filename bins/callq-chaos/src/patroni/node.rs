@@ -99,6 +99,13 @@ impl Node {
         Ok(())
     }
 
+    /// Lets every process of a frozen node go on.
+    pub(super) fn thaw(&self) {
+        for pid in process::freeze(&self.roots()) {
+            process::signal(pid, Signal::CONT);
+        }
+    }
+
     /// Stops the receiver of the leader's log where it is.
     pub(super) fn hold_receiver(&self) -> anyhow::Result<()> {
         self.signal_receiver(Signal::STOP)
@@ -137,9 +144,7 @@ impl Node {
         match running {
             Some(postmaster) => {
                 // One that was stopped where it is hears nothing.
-                for pid in process::freeze(&[postmaster]) {
-                    process::signal(pid, Signal::CONT);
-                }
+                self.thaw();
                 process::signal(postmaster, Signal::QUIT);
                 let gone = process::wait_until_gone(&[postmaster], PATIENCE);
                 if let Err(cause) = gone.or_else(|_| process::kill(&[postmaster])) {
