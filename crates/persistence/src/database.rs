@@ -429,8 +429,10 @@ fn with_defaults(url: &str) -> String {
 /// # Errors
 /// [`StoreError::Unavailable`] if the database cannot be reached.
 pub fn connect(url: &str) -> Result<PgConnection, StoreError> {
-    PgConnection::establish(&with_defaults(url))
-        .map_err(|error| StoreError::Unavailable(error.to_string()))
+    let mut connection = PgConnection::establish(&with_defaults(url))
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+    Ok(connection)
 }
 
 /// Why a transaction is rolled back.
@@ -543,6 +545,26 @@ mod tests {
     fn of_several_hosts_none_is_waited_for_as_long_as_a_single_one() {
         let url = with_defaults("postgres://a,b/db");
         assert!(url.contains("connect_timeout=2"), "{url}");
+    }
+
+    #[test]
+    fn migrations_leave_no_named_statement_behind_for_the_next_client_of_a_pooler() {
+        #[derive(diesel::QueryableByName)]
+        struct CountRow {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            count: i64,
+        }
+        use diesel::prelude::*;
+        let scratch = callq_testing::TestDatabase::new();
+        let mut connection = connect(scratch.url()).unwrap();
+        let users = crate::schema::users::table.count();
+
+        users.get_result::<i64>(&mut connection).unwrap();
+
+        let named: CountRow = diesel::sql_query("SELECT count(*) FROM pg_prepared_statements")
+            .get_result(&mut connection)
+            .unwrap();
+        assert_eq!(named.count, 0);
     }
 
     #[tokio::test]
