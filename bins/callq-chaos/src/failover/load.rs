@@ -21,10 +21,23 @@ const PAUSE: std::ops::Range<u64> = 200..800;
 pub(super) enum Answer {
     /// 200 or 202, and the id of the call.
     Accepted(Uuid),
+    /// 202 for a call that was accepted, and whose placement's result is not known: also what is
+    /// said when the database does not take the result for ten seconds.
+    InDoubt(Uuid),
     /// Another status: not accepted.
     Refused(u16),
     /// Nothing that can be understood: accepted or not.
     Silence(String),
+}
+
+impl Answer {
+    /// The call, if it was accepted.
+    pub(super) fn accepted(&self) -> Option<Uuid> {
+        match self {
+            Self::Accepted(id) | Self::InDoubt(id) => Some(*id),
+            Self::Refused(_) | Self::Silence(_) => None,
+        }
+    }
 }
 
 /// One request for a call. Each is for another number.
@@ -120,7 +133,7 @@ impl Shared {
             let number = format!("+14152{n:06}");
             let sent = Instant::now();
             let answer = ask(&http, &addresses[server], caller, &number);
-            let refused = !matches!(answer, Answer::Accepted(_));
+            let refused = answer.accepted().is_none();
             self.lock().push(Request {
                 number,
                 user,
@@ -152,6 +165,7 @@ fn ask(http: &Client, address: &str, caller: &Caller, number: &str) -> Answer {
     }
     match answer.json::<Value>() {
         Ok(body) => match id_in(&body) {
+            Some(id) if body["status"] == "unknown" => Answer::InDoubt(id),
             Some(id) => Answer::Accepted(id),
             None => Answer::Silence(format!("no id in {body}")),
         },

@@ -31,7 +31,7 @@ pub(super) fn of(scene: &Scene, requests: &[Request]) -> anyhow::Result<Vec<Stri
     say!(
         "{} calls asked for: {} accepted, {} refused, {} without an answer; {} dials, {} calls put up, at most {} at once",
         requests.len(),
-        count(|answer| matches!(answer, Answer::Accepted(_))),
+        count(|answer| answer.accepted().is_some()),
         count(|answer| matches!(answer, Answer::Refused(_))),
         count(|answer| matches!(answer, Answer::Silence(_))),
         ledger.count(Deed::Dial),
@@ -48,9 +48,9 @@ fn ends_of_accepted(scene: &Scene, requests: &[Request]) -> anyhow::Result<Vec<S
     let deadline = Instant::now() + PATIENCE;
     let mut open: Vec<(&Caller, Uuid)> = requests
         .iter()
-        .filter_map(|request| match request.answer {
-            Answer::Accepted(id) => Some((&scene.callers[request.user], id)),
-            _ => None,
+        .filter_map(|request| {
+            let id = request.answer.accepted()?;
+            Some((&scene.callers[request.user], id))
         })
         .collect();
     let mut faults = Vec::new();
