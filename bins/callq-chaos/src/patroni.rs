@@ -245,16 +245,14 @@ impl HaCluster {
     }
 
     /// As [`HaCluster::wait_for_synchronous_standby`], and starts the leader's Patroni again if that
-    /// takes a third of the time: 3.0 was seen to find for minutes, once in some forty starts, that
-    /// somebody else had just written down who the standby is.
+    /// takes a third of the time: on a busy machine 3.0 was seen to find for minutes, until then,
+    /// that somebody else had just written down who the standby is.
     pub(crate) fn settle(&mut self, timeout: Duration) -> anyhow::Result<()> {
         let Err(cause) = self.wait_for_synchronous_standby(timeout / 3) else {
             return Ok(());
         };
-        let Some(leader) = self.leader()? else {
-            return Err(cause);
-        };
-        log::warn!("Patroni of node {leader} is started again: {cause}");
+        let leader = self.leader()?.ok_or(cause)?;
+        say!("the leader's Patroni is started again: it does not write down its standby");
         self.nodes[leader as usize].restart_patroni()?;
         self.wait_for_synchronous_standby(timeout * 2 / 3)
     }
