@@ -1,25 +1,35 @@
 //! The one door to PostgreSQL: a pooled connection and the transaction on it run together on a
 //! blocking thread, never on an actix worker.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use callq_domain::StoreError;
-use diesel::connection::{CacheSize, SimpleConnection};
-use diesel::r2d2::{
-    ConnectionManager, CustomizeConnection, Error as PoolError, Pool, PooledConnection,
-};
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::{Connection, PgConnection};
+use diesel::PgConnection;
+use diesel::connection::SimpleConnection;
+use diesel::r2d2::{ConnectionManager, Pool};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+
+use crate::connections::{Pooled, Rehearsed, SaysOnce, UnnamedStatements, discard, with_time_outs};
+use crate::failure::{Failure, one_line, unavailable};
 
 /// A pool of connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<ConnectionManager<PgConnection>>,
+    /// One for each connection: who has none yet waits here rather than on a thread. Whatever is asked
+    /// while the database is away, there are no more threads than connections.
+    places: Arc<Semaphore>,
+    bound: Duration,
+    check_out: Duration,
+    failures: Arc<AtomicU64>,
 }
 
 /// Opens a transaction whose statements and pauses are bounded. One round trip, and `SET LOCAL`
 /// rather than a session setting, so that it holds through PgBouncer in transaction mode too.
-const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '8s'; \
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
 /// As [`BEGIN`], for work that writes many rows and holds no lock others wait for.
@@ -33,10 +43,20 @@ const BEGIN_LONG_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; 
 impl Database {
     /// How long a caller waits for a connection before it is told that there is none.
     const CHECK_OUT_TIMEOUT: Duration = Duration::from_secs(5);
-
     /// How long a transaction may take, its connection's check-out included.
-    const BOUND: Duration = Duration::from_secs(10);
-    /// The same for long reads and writes.
+    const BOUND: Duration = Duration::from_secs(8);
+
+    /// The same for what every request waits for.
+    pub(crate) const BRIEF: Duration = Duration::from_secs(3);
+
+    /// The same for what a load balancer asks. On a slow network a connection takes seconds to make.
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// The same for the engine, whose callers wait for a batch before theirs as well.
+    const ENGINE_CHECK_OUT_TIMEOUT: Duration = Duration::from_secs(3);
+    const ENGINE_BOUND: Duration = Duration::from_secs(4);
+
+    /// How long a long read or write may take once its transaction has begun.
     const LONG_BOUND: Duration = Duration::from_secs(130);
 
     /// A pool of at most `size` connections. Connects lazily: an unreachable database shows at the
@@ -50,7 +70,9 @@ impl Database {
             size,
             Pool::builder()
                 .min_idle(Some(0))
+                .connection_timeout(Self::CHECK_OUT_TIMEOUT)
                 .connection_customizer(Box::new(UnnamedStatements)),
+            Self::BOUND,
         )
     }
 
@@ -64,7 +86,10 @@ impl Database {
         Self::build(
             url,
             size,
-            Pool::builder().connection_customizer(Box::new(Rehearsed)),
+            Pool::builder()
+                .connection_timeout(Self::ENGINE_CHECK_OUT_TIMEOUT)
+                .connection_customizer(Box::new(Rehearsed)),
+            Self::ENGINE_BOUND,
         )
     }
 
@@ -72,6 +97,7 @@ impl Database {
         url: &str,
         size: u32,
         builder: r2d2::Builder<ConnectionManager<PgConnection>>,
+        bound: Duration,
     ) -> Result<Self, StoreError> {
         if size == 0 {
             return Err(StoreError::Internal(
@@ -80,11 +106,17 @@ impl Database {
         }
         let pool = builder
             .max_size(size)
-            .connection_timeout(Self::CHECK_OUT_TIMEOUT)
             // A broken connection is noticed by BEGIN, which costs nothing extra.
             .test_on_check_out(false)
+            .error_handler(Box::new(SaysOnce::default()))
             .build_unchecked(ConnectionManager::new(with_time_outs(url)));
-        Ok(Self { pool })
+        Ok(Self {
+            check_out: pool.connection_timeout(),
+            pool,
+            places: Arc::new(Semaphore::new(size as usize)),
+            bound,
+            failures: Arc::default(),
+        })
     }
 
     /// Runs `work` in a transaction of its own and commits it.
@@ -97,7 +129,19 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_with(BEGIN, Self::BOUND, work).await
+        self.run_with(BEGIN, self.bound, work).await
+    }
+
+    /// As [`Database::run`], for what must be known soon or not at all.
+    ///
+    /// # Errors
+    /// As [`Database::run`].
+    pub async fn run_soon<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.run_with(BEGIN, Self::SOON, work).await
     }
 
     /// Runs `work`, one statement or a few that each commit by themselves, outside any transaction
@@ -112,15 +156,10 @@ impl Database {
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
         let database = self.clone();
-        let deadline = Instant::now() + Self::BOUND;
-        bounded(Self::BOUND, move || {
-            let mut connection = database.checked_out()?;
-            if Instant::now() >= deadline {
-                // Its caller was told that there is no answer, and may have sent it again.
-                return Err(StoreError::Unavailable(
-                    "given up before it was sent".into(),
-                ));
-            }
+        self.bounded(self.bound, move |patience| {
+            let mut connection = database.checked_out(patience)?;
+            // Its caller may have been told that there is no answer, and have sent it again.
+            patience.lasts()?;
             let worked = work(&mut connection);
             if matches!(worked, Err(Failure(StoreError::Unavailable(_)))) {
                 discard(connection);
@@ -130,8 +169,8 @@ impl Database {
         .await
     }
 
-    /// Runs `work`, a read that is one statement, outside any transaction of ours. On connections
-    /// that broke while idle it is tried again on the next.
+    /// Runs `work`, a read that is one statement and is wanted soon or not at all, outside any
+    /// transaction of ours. On connections that broke while idle it is tried again on the next.
     ///
     /// # Errors
     /// What `work` answers; [`StoreError::Unavailable`] if the database cannot be reached or does
@@ -142,15 +181,14 @@ impl Database {
         F: Fn(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
         let database = self.clone();
-        let deadline = Instant::now() + Self::BOUND;
-        bounded(Self::BOUND, move || {
+        self.bounded(Self::BRIEF, move |patience| {
             let mut tries = database.pool.max_size();
             loop {
-                let mut connection = database.checked_out()?;
+                let mut connection = database.checked_out(patience)?;
                 match work(&mut connection) {
                     Err(Failure(StoreError::Unavailable(cause))) => {
                         discard(connection);
-                        if tries == 0 || Instant::now() >= deadline {
+                        if tries == 0 || patience.lasts().is_err() {
                             return Err(StoreError::Unavailable(cause));
                         }
                         log::debug!("passing over a broken connection: {cause}");
@@ -163,7 +201,7 @@ impl Database {
         .await
     }
 
-    /// As [`Database::run`], with two minutes rather than ten seconds.
+    /// As [`Database::run`], with two minutes once it has begun.
     ///
     /// # Errors
     /// As [`Database::run`].
@@ -172,12 +210,10 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_with(BEGIN_LONG_WRITE, Self::LONG_BOUND, work)
-            .await
+        self.run_long(BEGIN_LONG_WRITE, work).await
     }
 
-    /// As [`Database::run`], read-only, in one snapshot, with two minutes rather than ten
-    /// seconds.
+    /// As [`Database::run`], read-only, in one snapshot, with two minutes once it has begun.
     ///
     /// # Errors
     /// As [`Database::run`].
@@ -186,7 +222,7 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_with(BEGIN_LONG_READ, Self::LONG_BOUND, work).await
+        self.run_long(BEGIN_LONG_READ, work).await
     }
 
     async fn run_with<T, F>(
@@ -200,27 +236,91 @@ impl Database {
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
         let database = self.clone();
-        let deadline = Instant::now() + bound;
-        bounded(bound, move || database.run_blocking(begin, deadline, work)).await
+        self.bounded(bound, move |patience| {
+            database.run_blocking(begin, patience, work)
+        })
+        .await
     }
 
-    /// Does nothing, and commits nothing, that its caller has given up on: past `deadline` it was
-    /// told that there is no answer. A `COMMIT` that was sent before may still succeed.
-    fn run_blocking<T, F>(&self, begin: &str, deadline: Instant, work: F) -> Result<T, StoreError>
+    /// Long work is waited for once it is under way; a database that lets nothing begin is not.
+    async fn run_long<T, F>(&self, begin: &'static str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        let (tell, begun) = oneshot::channel();
+        let working = self.run_with(begin, Self::LONG_BOUND, move |conn| {
+            // Nobody may wait for it any more; that is found out before the commit.
+            let _ = tell.send(());
+            work(conn)
+        });
+        tokio::pin!(working);
+        tokio::select! {
+            done = &mut working => return done,
+            begun = timeout(self.bound, begun) => if begun.is_err() {
+                return Err(self.no_answer(self.bound));
+            }
+        }
+        working.await
+    }
+
+    /// Runs `work` on a blocking thread once a connection is free, and waits no longer than `bound`
+    /// for it. The server ends long statements itself; this is for a connection on which nothing comes
+    /// back at all. The thread then waits on; only a commit already under way may still happen.
+    async fn bounded<T: Send + 'static>(
+        &self,
+        bound: Duration,
+        work: impl FnOnce(&Patience) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let patience = Patience {
+            end: Instant::now() + bound,
+            is_over: Arc::default(),
+        };
+        // Set however this ends, by its caller going away too.
+        let _over = Over(Arc::clone(&patience.is_over));
+        let working = async {
+            let place = timeout(self.check_out, Arc::clone(&self.places).acquire_owned()).await;
+            let Ok(Ok(place)) = place else {
+                return Err(StoreError::Unavailable("no connection became free".into()));
+            };
+            let thread = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                patience.lasts()?;
+                work(&patience)
+            });
+            let done = thread.await;
+            done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string())))
+        };
+        match timeout(bound, working).await {
+            Ok(done) => done.inspect_err(|error| self.note(error)),
+            Err(_) => Err(self.no_answer(bound)),
+        }
+    }
+
+    fn no_answer(&self, bound: Duration) -> StoreError {
+        let error = StoreError::Unavailable(format!("no answer within {} s", bound.as_secs()));
+        self.note(&error);
+        error
+    }
+
+    fn note(&self, error: &StoreError) {
+        if matches!(error, StoreError::Unavailable(_)) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Does nothing, and commits nothing, that its caller has given up on: it was told that there is
+    /// no answer. A `COMMIT` that was sent before may still succeed.
+    fn run_blocking<T, F>(&self, begin: &str, patience: &Patience, work: F) -> Result<T, StoreError>
     where
         F: FnOnce(&mut PgConnection) -> Result<T, Failure>,
     {
-        let mut connection = self.begun(begin)?;
-        let in_time = || {
-            if Instant::now() < deadline {
-                return Ok(());
-            }
-            let late = StoreError::Unavailable("given up before it was done".into());
-            Err(Failure::from(late))
-        };
-        let worked = in_time()
+        let mut connection = self.begun(begin, patience)?;
+        let worked = patience
+            .lasts()
+            .map_err(Failure::from)
             .and_then(|()| work(&mut connection))
-            .and_then(|value| in_time().map(|()| value));
+            .and_then(|value| Ok(patience.lasts().map(|()| value)?));
         match worked {
             Ok(value) => {
                 connection
@@ -239,12 +339,9 @@ impl Database {
 
     /// A connection with a transaction begun. Connections that broke while idle are passed over:
     /// nothing was sent on them yet.
-    fn begun(
-        &self,
-        begin: &str,
-    ) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
+    fn begun(&self, begin: &str, patience: &Patience) -> Result<Pooled, StoreError> {
         for _ in 0..=self.pool.max_size() {
-            let mut connection = self.checked_out()?;
+            let mut connection = self.checked_out(patience)?;
             match connection.batch_execute(begin) {
                 Ok(()) => return Ok(connection),
                 Err(error) => {
@@ -256,10 +353,17 @@ impl Database {
         Err(StoreError::Unavailable("every connection is broken".into()))
     }
 
-    fn checked_out(&self) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
+    fn checked_out(&self, patience: &Patience) -> Result<Pooled, StoreError> {
+        patience.lasts()?;
         self.pool
-            .get()
-            .map_err(|error| StoreError::Unavailable(error.to_string()))
+            .get_timeout(patience.left().min(self.check_out))
+            .map_err(|error| StoreError::Unavailable(one_line(&error.to_string())))
+    }
+
+    /// How often the database could not be reached or did not do what it was asked in time, so far.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Connections now open, and those of them not in use.
@@ -270,181 +374,34 @@ impl Database {
     }
 }
 
-/// Runs `work` on a blocking thread, and waits no longer than `bound` for it. The server ends long
-/// statements itself; this is for a connection on which nothing comes back at all. The thread then
-/// waits on; only a commit already under way may still happen.
-async fn bounded<T: Send + 'static>(
-    bound: Duration,
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::time::timeout(bound, tokio::task::spawn_blocking(work)).await {
-        Ok(done) => done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string()))),
-        Err(_) => Err(StoreError::Unavailable(format!(
-            "no answer within {} s",
-            bound.as_secs()
-        ))),
-    }
+/// How long somebody still waits for what is being done.
+struct Patience {
+    end: Instant,
+    is_over: Arc<AtomicBool>,
 }
 
-/// Has the query builder's statements sent unnamed, like those written as SQL: a named one lives on
-/// one server connection, and PgBouncer in transaction mode hands out another each time.
-#[derive(Debug)]
-struct UnnamedStatements;
-
-impl CustomizeConnection<PgConnection, PoolError> for UnnamedStatements {
-    fn on_acquire(&self, connection: &mut PgConnection) -> Result<(), PoolError> {
-        connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-        Ok(())
+impl Patience {
+    fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
     }
-}
 
-/// Rehearses on each new connection.
-#[derive(Debug)]
-struct Rehearsed;
-
-impl CustomizeConnection<PgConnection, PoolError> for Rehearsed {
-    fn on_acquire(&self, conn: &mut PgConnection) -> Result<(), PoolError> {
-        UnnamedStatements.on_acquire(conn)?;
-        if let Err(cause) = crate::rehearsal::rehearse(conn) {
-            // Only the first batches are slower for it.
-            log::debug!("no rehearsal on a new connection: {cause}");
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody waits any more.
+    fn lasts(&self) -> Result<(), StoreError> {
+        if self.left().is_zero() || self.is_over.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable(
+                "given up before it was done".into(),
+            ));
         }
         Ok(())
     }
 }
 
-/// Takes a connection that can no longer be trusted out of the pool: r2d2 drops what it finds
-/// broken, and a transaction manager told of a broken transaction says so.
-fn discard(mut connection: PooledConnection<ConnectionManager<PgConnection>>) {
-    use diesel::connection::{AnsiTransactionManager, TransactionManager};
-    let status = <AnsiTransactionManager as TransactionManager<PgConnection>>::transaction_manager_status_mut(
-        &mut *connection,
-    );
-    status.set_in_error();
-}
+/// Says that nobody waits any more when it is dropped.
+struct Over(Arc<AtomicBool>);
 
-/// Bounds the time to connect and the time a silent network is believed in, unless the URL does.
-fn with_time_outs(url: &str) -> String {
-    let mut url = url.to_owned();
-    let is_uri = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    for (name, value) in [
-        ("connect_timeout", "5"),
-        ("tcp_user_timeout", "15000"),
-        // A host that dies after it has acknowledged a query says nothing more.
-        ("keepalives_idle", "5"),
-        ("keepalives_interval", "3"),
-        ("keepalives_count", "3"),
-    ] {
-        if !url.contains(name) {
-            let separator = match (is_uri, url.contains('?')) {
-                (true, true) => "&",
-                (true, false) => "?",
-                (false, _) => " ",
-            };
-            url.push_str(&format!("{separator}{name}={value}"));
-        }
-    }
-    url
-}
-
-/// A connection outside any pool, for migrations.
-///
-/// # Errors
-/// [`StoreError::Unavailable`] if the database cannot be reached.
-pub fn connect(url: &str) -> Result<PgConnection, StoreError> {
-    PgConnection::establish(&with_time_outs(url))
-        .map_err(|error| StoreError::Unavailable(error.to_string()))
-}
-
-/// Why a transaction is rolled back.
-#[derive(Debug)]
-pub struct Failure(StoreError);
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self(error)
-    }
-}
-
-impl From<DieselError> for Failure {
-    fn from(error: DieselError) -> Self {
-        Self(classify(&error))
-    }
-}
-
-/// Tells faults of the database, which pass, from defects of ours, which do not.
-fn classify(error: &DieselError) -> StoreError {
-    match error {
-        DieselError::NotFound => StoreError::NotFound,
-        DieselError::DatabaseError(kind, information) => match kind {
-            DatabaseErrorKind::ClosedConnection
-            | DatabaseErrorKind::SerializationFailure
-            | DatabaseErrorKind::ReadOnlyTransaction
-            | DatabaseErrorKind::UnableToSendCommand => unavailable(error),
-            DatabaseErrorKind::Unknown if is_passing(information.message()) => unavailable(error),
-            _ => StoreError::Internal(error.to_string()),
-        },
-        DieselError::BrokenTransactionManager => unavailable(error),
-        _ => StoreError::Internal(error.to_string()),
-    }
-}
-
-/// Diesel does not hand on the SQLSTATE, so faults are told by PostgreSQL's message texts.
-fn is_passing(message: &str) -> bool {
-    const SIGNS: [&str; 15] = [
-        "terminating connection",
-        "shutting down",
-        "starting up",
-        "recovery",
-        "deadlock detected",
-        "statement timeout",
-        "lock timeout",
-        "the lease of server",
-        // Somebody changes a waiting call by hand.
-        "the counters promise",
-        "could not extend file",
-        "No space left on device",
-        "out of shared memory",
-        "too many clients",
-        "server closed the connection",
-        "connection",
-    ];
-    SIGNS.iter().any(|sign| message.contains(sign))
-}
-
-fn unavailable(error: &DieselError) -> StoreError {
-    StoreError::Unavailable(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_outs_are_added_only_where_the_url_has_none() {
-        let keep =
-            |sign| format!("keepalives_idle=5{sign}keepalives_interval=3{sign}keepalives_count=3");
-        assert_eq!(
-            with_time_outs("postgresql:///callq?host=%2Ftmp"),
-            format!(
-                "postgresql:///callq?host=%2Ftmp&connect_timeout=5&tcp_user_timeout=15000&{}",
-                keep('&')
-            )
-        );
-        assert_eq!(
-            with_time_outs("postgres://h/db?connect_timeout=2"),
-            format!(
-                "postgres://h/db?connect_timeout=2&tcp_user_timeout=15000&{}",
-                keep('&')
-            )
-        );
-        assert_eq!(
-            with_time_outs("host=/tmp dbname=callq"),
-            format!(
-                "host=/tmp dbname=callq connect_timeout=5 tcp_user_timeout=15000 {}",
-                keep(' ')
-            )
-        );
-        assert!(with_time_outs("postgres://h/db").starts_with("postgres://h/db?connect_timeout"));
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }

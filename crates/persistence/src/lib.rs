@@ -23,11 +23,13 @@
 mod accounts;
 mod calls;
 mod campaigns;
+mod connections;
 mod cursor;
 mod database;
 mod directory;
 mod door;
 mod engine;
+mod failure;
 mod functions;
 pub mod migrations;
 mod operators;
@@ -40,7 +42,9 @@ mod tokens;
 
 use std::sync::Arc;
 
-pub use database::{Database, Failure, connect};
+pub use connections::connect;
+pub use database::Database;
+pub use failure::Failure;
 
 /// Every store of callq on one database. Implements the ports of `callq_domain`.
 #[derive(Clone)]
