@@ -36,4 +36,5 @@ mod processor;
 mod reconciler;
 
 pub use auditor::{AuditReport, spawn_auditor};
+pub use lease::Lease;
 pub use processor::{Processor, ProcessorOptions};
