@@ -14,6 +14,10 @@
 mod cluster;
 mod database;
 mod dialer;
+mod link;
+mod own_cluster;
 
 pub use database::TestDatabase;
-pub use dialer::{Behaviour, Deed, Dial, DialerOptions, FakeDialer, Ledger, LedgerEntry};
+pub use dialer::{Behaviour, Deed, Dial, DialerOptions, FakeDialer, Ledger, LedgerEntry, LookUps};
+pub use link::Link;
+pub use own_cluster::OwnCluster;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::behaviour::Behaviour;
+use super::behaviour::{Behaviour, LookUps};
 use super::ledger::{Deed, Ledger, LedgerEntry};
 use super::wire::Message;
 
@@ -98,7 +98,8 @@ pub(super) struct State {
     pub(super) dials: Vec<Dial>,
     pub(super) next: VecDeque<Behaviour>,
     pub(super) behaviour: Arc<Decision>,
-    pub(super) look_up_status: Option<u16>,
+    pub(super) look_ups: LookUps,
+    pub(super) hang_up_status: Option<u16>,
     pub(super) auto_end_after: Option<Duration>,
     pub(super) executions: u64,
     pub(super) connections: HashMap<u64, TcpStream>,
@@ -112,7 +113,8 @@ impl State {
             dials: Vec::new(),
             next: VecDeque::new(),
             behaviour: Arc::new(|_| Behaviour::Accept),
-            look_up_status: None,
+            look_ups: LookUps::default(),
+            hang_up_status: None,
             auto_end_after: None,
             executions: 0,
             connections: HashMap::new(),
