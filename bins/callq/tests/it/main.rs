@@ -2,9 +2,11 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod cli;
+mod database_faults;
 mod demo;
 mod door;
 mod faults;
 mod harness;
 mod order;
+mod provider_faults;
 mod restart;
