@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,12 @@ impl OwnCluster {
             .expect("a folder for the cluster")
             .keep();
         let guardian = guard(&directory).expect("a shell that cleans up");
+        // Copying one that was made before takes a tenth of the time.
+        let copied = Command::new("cp")
+            .args(["-a".as_ref(), template().as_os_str(), directory.as_os_str()])
+            .status()
+            .expect("cp runs");
+        assert!(copied.success(), "the cluster could not be copied");
         let small = [
             // `durable: false` would switch this off, and with it what a crash has to be survived by.
             ("synchronous_commit", "on"),
@@ -176,6 +182,28 @@ impl Drop for OwnCluster {
         drop(self.guardian.stdin.take());
         let _ = self.guardian.wait();
     }
+}
+
+/// The files of a cluster that was never used, made at the first call.
+#[expect(clippy::expect_used, reason = "a test that cannot start must fail")]
+fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (folder, _guardian) = TEMPLATE.get_or_init(|| {
+        let directory = tempfile::Builder::new()
+            .prefix("callq-own-")
+            .tempdir_in(scratch())
+            .expect("a folder for the cluster")
+            .keep();
+        let guardian = guard(&directory).expect("a shell that cleans up");
+        let server = EmbeddedPostgres::start(Options {
+            durable: false,
+            ..Options::new(&directory)
+        });
+        let stopped = server.and_then(EmbeddedPostgres::stop);
+        stopped.expect("a PostgreSQL that starts and stops");
+        (directory.join("postgres"), guardian)
+    });
+    folder
 }
 
 fn tell(pid: u32, signal: &str) {

@@ -192,22 +192,3 @@ async fn a_hang_up_that_fails_is_502_and_leaves_the_call_as_it_is() {
         .until_count("SELECT active FROM system_state", 0)
         .await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_without_events_ends_even_if_it_cannot_be_hung_up() {
-    let world = World::new(10).with("MAX_CALL_SECONDS", "1");
-    let (_server, ada) = one_caller(&world).await;
-    world.dialer.answer_hang_ups_with(Some(500));
-    assert_eq!(ada.call(1).await.status, 200);
-
-    let gone = "SELECT count(*) FROM call_records WHERE status = 'failed' AND reason = 'timed_out'";
-    world.until_count(gone, 1).await;
-
-    assert_eq!(world.dialer.ledger().count(Deed::HangUp), 1);
-    assert_eq!(world.count("SELECT active FROM system_state"), 0);
-    // The end that comes after all changes nothing.
-    let call = world.dialer.dials()[0].call_id;
-    assert_eq!(world.dialer.end(call).expect("delivered"), 200);
-    assert_eq!(world.count(gone), 1);
-    assert_eq!(world.audit(), "every counter equals its rows");
-}

@@ -73,6 +73,15 @@ async fn a_database_that_says_nothing_is_given_up_in_time_and_nothing_is_dialled
     let held = Instant::now();
     let refused = storm.until_refused(6).await;
     let unready = server.until_ready(false).await;
+    let page = tokio::spawn({
+        let ada = ada.clone();
+        async move {
+            let asked = Instant::now();
+            let page = ada.get("/metrics").await;
+            assert!(asked.elapsed() < BOUND, "{:?}", asked.elapsed());
+            page.body.as_str().expect("a text").to_owned()
+        }
+    });
     // What was reserved when the silence began is being dialled; nothing is from then on.
     let dials = world.dialer.ledger().count(Deed::Dial);
     while !server.log().contains("alive=false") {
@@ -81,7 +90,15 @@ async fn a_database_that_says_nothing_is_given_up_in_time_and_nothing_is_dialled
     }
     let over = held.elapsed();
     assert_eq!(server.open_page("/healthz").await, 200);
-    storm.until_refused(12).await;
+    let page = page.await.expect("no panic");
+    for line in [
+        "callq_up 0",
+        "callq_engine_ready 0",
+        "callq_lease_seconds_left ",
+    ] {
+        assert!(page.contains(line), "{line} is missing in\n{page}");
+    }
+    storm.until_refused(6).await;
     assert_eq!(world.dialer.ledger().count(Deed::Dial), dials);
     link.release();
     let back = Instant::now();
