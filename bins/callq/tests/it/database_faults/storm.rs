@@ -8,15 +8,19 @@ use std::time::{Duration, Instant};
 use callq_testing::Deed;
 use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
+use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Answer, PATIENCE, Server, User, World};
+use crate::harness::{Answer, PATIENCE, Server, User, World, number};
 
 /// Within this time the door says that it cannot, whatever is wrong.
 pub(crate) const BOUND: Duration = Duration::from_secs(12);
 
 /// How long a simulated conversation of the storm lasts.
 pub(crate) const TALK: Duration = Duration::from_millis(100);
+
+/// The storm's calls go to numbers of their own.
+const FIRST_NUMBER: u32 = 1_000;
 
 /// Callers of each user at once, each with the next call as soon as it is answered.
 const CALLERS: usize = 3;
@@ -51,10 +55,11 @@ impl Storm {
                 let (is_over, next) = (is_over.clone(), next.clone());
                 tokio::spawn(async move {
                     while !is_over.load(Ordering::Relaxed) {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        let asked = Instant::now();
-                        let answer = user.call(number % 10_000).await;
-                        note(&tally, &answer, asked.elapsed());
+                        let n = next.fetch_add(1, Ordering::Relaxed);
+                        // Refused ones are asked for again, by the same key, until they are accepted.
+                        while !ask(&user, n, &tally).await && !is_over.load(Ordering::Relaxed) {
+                            tokio::time::sleep(Duration::from_millis(60)).await;
+                        }
                         tokio::time::sleep(Duration::from_millis(60)).await;
                     }
                 })
@@ -134,6 +139,23 @@ impl Storm {
     }
 }
 
+/// Asks for the `n`-th call of the storm; whether it was accepted.
+async fn ask(user: &User, n: u32, tally: &Mutex<Tally>) -> bool {
+    let body = json!({"agentId": user.agent_id, "phoneNumber": number(FIRST_NUMBER + n)});
+    let key = format!("storm-{n}");
+    let asked = Instant::now();
+    let answer = user
+        .send(
+            reqwest::Method::POST,
+            "/api/calls/initiate",
+            Some(body.to_string()),
+            &[("idempotency-key", &key)],
+        )
+        .await;
+    note(tally, &answer, asked.elapsed());
+    matches!(answer.status, 200 | 202)
+}
+
 fn note(tally: &Mutex<Tally>, answer: &Answer, took: Duration) {
     let mut tally = tally.lock().expect("no panic while held");
     tally.slowest = tally.slowest.max(took);
@@ -144,6 +166,8 @@ fn note(tally: &Mutex<Tally>, answer: &Answer, took: Duration) {
             let id = id.unwrap_or_else(|| panic!("accepted without an id: {answer:?}"));
             tally.accepted.insert(id.to_owned());
         }
+        // The first request with this key may have been kept, and is then undone or answered.
+        409 if answer.body["type"] == "/problems/idempotency-key-in-progress" => tally.refused += 1,
         _ => {
             answer.assert_unavailable();
             assert!(took < BOUND, "refused only after {took:?}: {answer:?}");
@@ -195,6 +219,14 @@ fn judge(world: &World, accepted: &BTreeSet<String>, limit: usize) {
             "dialled though refused: {id}"
         );
     }
+    let mut numbers = BTreeMap::new();
+    for entry in ledger.of(Deed::Start) {
+        *numbers.entry(entry.to.clone()).or_insert(0) += 1;
+    }
+    assert!(
+        numbers.values().all(|starts| *starts == 1),
+        "a key was asked for again and called twice: {numbers:?}"
+    );
     assert!(ledger.dials_per_attempt().values().all(|dials| *dials == 1));
     assert!(ledger.starts_per_call().values().all(|starts| *starts == 1));
     assert!(ledger.max_overlap() <= limit, "{}", ledger.max_overlap());
