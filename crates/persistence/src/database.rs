@@ -1,29 +1,27 @@
 //! The one door to PostgreSQL: a pooled connection and the transaction on it run together on a
 //! blocking thread, never on an actix worker.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use callq_domain::StoreError;
 use diesel::PgConnection;
 use diesel::connection::SimpleConnection;
-use diesel::r2d2::{ConnectionManager, Pool};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::connections::{Pooled, Rehearsed, SaysOnce, UnnamedStatements, discard, with_time_outs};
-use crate::failure::{Failure, one_line, unavailable};
+use crate::connections::discard;
+use crate::failure::{Failure, unavailable};
+use crate::generation::{Course, Generation, Recipe};
+use crate::patience::Patience;
 
 /// A pool of connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
-    pool: Pool<ConnectionManager<PgConnection>>,
-    /// One for each connection: who has none yet waits here rather than on a thread. Whatever is asked
-    /// while the database is away, there are no more threads than connections.
-    places: Arc<Semaphore>,
+    recipe: Arc<Recipe>,
+    generation: Arc<Mutex<Arc<Generation>>>,
     bound: Duration,
-    check_out: Duration,
     failures: Arc<AtomicU64>,
 }
 
@@ -65,15 +63,7 @@ impl Database {
     /// # Errors
     /// [`StoreError::Internal`] if `size` is 0.
     pub fn new(url: &str, size: u32) -> Result<Self, StoreError> {
-        Self::build(
-            url,
-            size,
-            Pool::builder()
-                .min_idle(Some(0))
-                .connection_timeout(Self::CHECK_OUT_TIMEOUT)
-                .connection_customizer(Box::new(UnnamedStatements)),
-            Self::BOUND,
-        )
+        Self::build(url, size, Self::CHECK_OUT_TIMEOUT, Self::BOUND, false)
     }
 
     /// As [`Database::new`], for the engine: each new connection first rehearses a call's life, so
@@ -83,40 +73,51 @@ impl Database {
     /// # Errors
     /// As [`Database::new`].
     pub fn for_engine(url: &str, size: u32) -> Result<Self, StoreError> {
-        Self::build(
-            url,
-            size,
-            Pool::builder()
-                .connection_timeout(Self::ENGINE_CHECK_OUT_TIMEOUT)
-                .connection_customizer(Box::new(Rehearsed)),
-            Self::ENGINE_BOUND,
-        )
+        let (check_out, bound) = (Self::ENGINE_CHECK_OUT_TIMEOUT, Self::ENGINE_BOUND);
+        Self::build(url, size, check_out, bound, true)
     }
 
     fn build(
         url: &str,
         size: u32,
-        builder: r2d2::Builder<ConnectionManager<PgConnection>>,
+        check_out: Duration,
         bound: Duration,
+        rehearsed: bool,
     ) -> Result<Self, StoreError> {
         if size == 0 {
             return Err(StoreError::Internal(
                 "the pool needs at least one connection".into(),
             ));
         }
-        let pool = builder
-            .max_size(size)
-            // A broken connection is noticed by BEGIN, which costs nothing extra.
-            .test_on_check_out(false)
-            .error_handler(Box::new(SaysOnce::default()))
-            .build_unchecked(ConnectionManager::new(with_time_outs(url)));
+        let recipe = Arc::new(Recipe {
+            url: url.to_owned(),
+            size,
+            check_out,
+            rehearsed,
+            stuck: AtomicU32::new(0),
+        });
         Ok(Self {
-            check_out: pool.connection_timeout(),
-            pool,
-            places: Arc::new(Semaphore::new(size as usize)),
+            generation: Arc::new(Mutex::new(Arc::new(Generation::of(&recipe)))),
+            recipe,
             bound,
             failures: Arc::default(),
         })
+    }
+
+    /// The connections there are, or new ones if all of those are lost.
+    fn generation(&self) -> Arc<Generation> {
+        let mut generation = self
+            .generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if generation.is_lost() {
+            log::error!(
+                "none of {} connections to the database says anything any more: others are made",
+                self.recipe.size
+            );
+            *generation = Arc::new(Generation::of(&self.recipe));
+        }
+        Arc::clone(&generation)
     }
 
     /// Runs `work` in a transaction of its own and commits it.
@@ -155,9 +156,8 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        let database = self.clone();
-        self.bounded(self.bound, move |patience| {
-            let mut connection = database.checked_out(patience)?;
+        self.bounded(self.bound, move |generation, patience| {
+            let mut connection = generation.checked_out(patience)?;
             // Its caller may have been told that there is no answer, and have sent it again.
             patience.lasts()?;
             let worked = work(&mut connection);
@@ -180,11 +180,10 @@ impl Database {
         T: Send + 'static,
         F: Fn(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        let database = self.clone();
-        self.bounded(Self::BRIEF, move |patience| {
-            let mut tries = database.pool.max_size();
+        self.bounded(Self::BRIEF, move |generation, patience| {
+            let mut tries = generation.size();
             loop {
-                let mut connection = database.checked_out(patience)?;
+                let mut connection = generation.checked_out(patience)?;
                 match work(&mut connection) {
                     Err(Failure(StoreError::Unavailable(cause))) => {
                         discard(connection);
@@ -235,9 +234,8 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        let database = self.clone();
-        self.bounded(bound, move |patience| {
-            database.run_blocking(begin, patience, work)
+        self.bounded(bound, move |generation, patience| {
+            run_blocking(generation, begin, patience, work)
         })
         .await
     }
@@ -270,30 +268,32 @@ impl Database {
     async fn bounded<T: Send + 'static>(
         &self,
         bound: Duration,
-        work: impl FnOnce(&Patience) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Generation, &Patience) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let patience = Patience {
-            end: Instant::now() + bound,
-            is_over: Arc::default(),
-        };
-        // Set however this ends, by its caller going away too.
-        let _over = Over(Arc::clone(&patience.is_over));
+        let generation = self.generation();
+        let (patience, _over) = Patience::of(bound);
+        let course = Course::on(&generation);
         let working = async {
-            let place = timeout(self.check_out, Arc::clone(&self.places).acquire_owned()).await;
-            let Ok(Ok(place)) = place else {
+            let place = Arc::clone(&generation.places).acquire_owned();
+            let Ok(Ok(place)) = timeout(self.recipe.check_out, place).await else {
                 return Err(StoreError::Unavailable("no connection became free".into()));
             };
+            let (course, generation) = (Arc::clone(&course), Arc::clone(&generation));
             let thread = tokio::task::spawn_blocking(move || {
                 let _place = place;
+                let _begun = course.begin();
                 patience.lasts()?;
-                work(&patience)
+                work(&generation, &patience)
             });
             let done = thread.await;
             done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string())))
         };
         match timeout(bound, working).await {
             Ok(done) => done.inspect_err(|error| self.note(error)),
-            Err(_) => Err(self.no_answer(bound)),
+            Err(_) => {
+                course.give_up();
+                Err(self.no_answer(bound))
+            }
         }
     }
 
@@ -309,57 +309,6 @@ impl Database {
         }
     }
 
-    /// Does nothing, and commits nothing, that its caller has given up on: it was told that there is
-    /// no answer. A `COMMIT` that was sent before may still succeed.
-    fn run_blocking<T, F>(&self, begin: &str, patience: &Patience, work: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&mut PgConnection) -> Result<T, Failure>,
-    {
-        let mut connection = self.begun(begin, patience)?;
-        let worked = patience
-            .lasts()
-            .map_err(Failure::from)
-            .and_then(|()| work(&mut connection))
-            .and_then(|value| Ok(patience.lasts().map(|()| value)?));
-        match worked {
-            Ok(value) => {
-                connection
-                    .batch_execute("COMMIT")
-                    .map_err(|error| unavailable(&error))?;
-                Ok(value)
-            }
-            Err(failure) => {
-                if connection.batch_execute("ROLLBACK").is_err() {
-                    discard(connection);
-                }
-                Err(failure.0)
-            }
-        }
-    }
-
-    /// A connection with a transaction begun. Connections that broke while idle are passed over:
-    /// nothing was sent on them yet.
-    fn begun(&self, begin: &str, patience: &Patience) -> Result<Pooled, StoreError> {
-        for _ in 0..=self.pool.max_size() {
-            let mut connection = self.checked_out(patience)?;
-            match connection.batch_execute(begin) {
-                Ok(()) => return Ok(connection),
-                Err(error) => {
-                    log::debug!("passing over a broken connection: {error}");
-                    discard(connection);
-                }
-            }
-        }
-        Err(StoreError::Unavailable("every connection is broken".into()))
-    }
-
-    fn checked_out(&self, patience: &Patience) -> Result<Pooled, StoreError> {
-        patience.lasts()?;
-        self.pool
-            .get_timeout(patience.left().min(self.check_out))
-            .map_err(|error| StoreError::Unavailable(one_line(&error.to_string())))
-    }
-
     /// How often the database could not be reached or did not do what it was asked in time, so far.
     #[must_use]
     pub fn failures(&self) -> u64 {
@@ -369,39 +318,39 @@ impl Database {
     /// Connections now open, and those of them not in use.
     #[must_use]
     pub fn connections(&self) -> (u32, u32) {
-        let state = self.pool.state();
-        (state.connections, state.idle_connections)
+        self.generation().connections()
     }
 }
 
-/// How long somebody still waits for what is being done.
-struct Patience {
-    end: Instant,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Patience {
-    fn left(&self) -> Duration {
-        self.end.saturating_duration_since(Instant::now())
-    }
-
-    /// # Errors
-    /// [`StoreError::Unavailable`] if nobody waits any more.
-    fn lasts(&self) -> Result<(), StoreError> {
-        if self.left().is_zero() || self.is_over.load(Ordering::Acquire) {
-            return Err(StoreError::Unavailable(
-                "given up before it was done".into(),
-            ));
+/// Does nothing, and commits nothing, that its caller has given up on: it was told that there is no
+/// answer. A `COMMIT` that was sent before may still succeed.
+fn run_blocking<T, F>(
+    generation: &Generation,
+    begin: &str,
+    patience: &Patience,
+    work: F,
+) -> Result<T, StoreError>
+where
+    F: FnOnce(&mut PgConnection) -> Result<T, Failure>,
+{
+    let mut connection = generation.begun(begin, patience)?;
+    let worked = patience
+        .lasts()
+        .map_err(Failure::from)
+        .and_then(|()| work(&mut connection))
+        .and_then(|value| Ok(patience.lasts().map(|()| value)?));
+    match worked {
+        Ok(value) => {
+            connection
+                .batch_execute("COMMIT")
+                .map_err(|error| unavailable(&error))?;
+            Ok(value)
         }
-        Ok(())
-    }
-}
-
-/// Says that nobody waits any more when it is dropped.
-struct Over(Arc<AtomicBool>);
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        Err(failure) => {
+            if connection.batch_execute("ROLLBACK").is_err() {
+                discard(connection);
+            }
+            Err(failure.0)
+        }
     }
 }

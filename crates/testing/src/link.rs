@@ -29,6 +29,9 @@ struct Shared {
 struct State {
     delay: Duration,
     is_held: bool,
+    /// Connections with smaller numbers are held up for ever.
+    frozen_below: u64,
+    made: u64,
     is_over: bool,
     connections: Vec<UnixStream>,
 }
@@ -82,6 +85,13 @@ impl Link {
         self.shared.lock().is_held = true;
     }
 
+    /// Nothing passes from now on over the connections there are, while others that are made do: as
+    /// if one of several pooling servers were frozen.
+    pub fn freeze_present(&self) {
+        let mut state = self.shared.lock();
+        state.frozen_below = state.made;
+    }
+
     /// What was held up passes, in order, and everything after it.
     pub fn release(&self) {
         self.shared.lock().is_held = false;
@@ -127,22 +137,26 @@ impl Shared {
     fn join(self: Arc<Self>, near: UnixStream) -> io::Result<()> {
         let far = UnixStream::connect(&self.far)?;
         let mut state = self.lock();
+        let number = state.made;
+        state.made += 1;
         state.connections.push(near.try_clone()?);
         state.connections.push(far.try_clone()?);
         drop(state);
         for (from, to) in [(near.try_clone()?, far.try_clone()?), (far, near)] {
             let shared = Arc::clone(&self);
-            thread::spawn(move || shared.pass(from, to));
+            thread::spawn(move || shared.pass(number, from, to));
         }
         Ok(())
     }
 
-    fn pass(&self, mut from: UnixStream, mut to: UnixStream) {
+    fn pass(&self, number: u64, mut from: UnixStream, mut to: UnixStream) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             let state = self
                 .changed
-                .wait_while(self.lock(), |state| state.is_held)
+                .wait_while(self.lock(), |state| {
+                    !state.is_over && (state.is_held || number < state.frozen_below)
+                })
                 .unwrap_or_else(PoisonError::into_inner);
             let delay = state.delay;
             drop(state);

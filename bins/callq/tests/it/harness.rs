@@ -275,6 +275,29 @@ impl User {
         body: Option<String>,
         headers: &[(&str, &str)],
     ) -> Answer {
+        let answer = self.try_send(method, path, body, headers).await;
+        answer.expect("an answer")
+    }
+
+    /// As [`User::get`], where the connection may break.
+    pub(crate) async fn try_get(&self, path: &str) -> reqwest::Result<Answer> {
+        self.try_send(Method::GET, path, None, &[]).await
+    }
+
+    /// As [`User::call`], where the connection may break.
+    pub(crate) async fn try_call(&self, n: u32) -> reqwest::Result<Answer> {
+        let body = json!({"agentId": self.agent_id, "phoneNumber": number(n)}).to_string();
+        self.try_send(Method::POST, "/api/calls/initiate", Some(body), &[])
+            .await
+    }
+
+    async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        headers: &[(&str, &str)],
+    ) -> reqwest::Result<Answer> {
         let mut request = self
             .client
             .request(method, format!("{}{path}", self.address))
@@ -287,7 +310,7 @@ impl User {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Answer::read(request.send().await.expect("an answer")).await
+        Ok(Answer::read(request.send().await?).await)
     }
 
     /// Asks for a direct call to the `n`-th of many valid numbers.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use callq_testing::{Deed, Link, OwnCluster};
 
 use super::storm::{BOUND, Storm, TALK};
-use crate::harness::{PATIENCE, World};
+use crate::harness::{PATIENCE, User, World};
 
 const LIMIT: usize = 10;
 
@@ -115,4 +115,44 @@ async fn a_database_that_says_nothing_is_given_up_in_time_and_nothing_is_dialled
         storm.until_accepted(5).await;
     }
     storm.end(&world, &server, LIMIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_freeze_for_ever_are_left_alone_and_others_made() {
+    let cluster = OwnCluster::start(&[]);
+    let link = Link::to(cluster.url());
+    let mut world = World::on(cluster.url(), 10);
+    world.settings.insert("DATABASE_URL", link.url().to_owned());
+    world.dialer.auto_end_after(TALK);
+    let server = world.serve();
+    let ada = world.user(&server, "ada", 6).await;
+    let storm = Storm::of(&[&ada]);
+    storm.until_accepted(10).await;
+    let begun = Instant::now();
+    while engine_connections(&ada).await < 3 {
+        assert!(begun.elapsed() < PATIENCE, "the engine has three");
+    }
+
+    link.freeze_present();
+    let frozen = Instant::now();
+    storm.until_refused(1).await;
+    storm.until_accepted(1).await;
+    println!(
+        "well again {:?} after every connection froze",
+        frozen.elapsed()
+    );
+    server.until_ready(true).await;
+    storm.until_accepted(10).await;
+
+    storm.end(&world, &server, LIMIT).await;
+}
+
+/// How many connections the engine has, as its metrics say.
+async fn engine_connections(user: &User) -> u32 {
+    let page = user.get("/metrics").await;
+    let page = page.body.as_str().expect("a text");
+    page.lines()
+        .filter_map(|line| line.strip_prefix("callq_database_connections{pool=\"engine\""))
+        .filter_map(|line| line.split(' ').next_back()?.parse::<u32>().ok())
+        .sum()
 }
