@@ -7,7 +7,7 @@ export PATH := $(keg):$(PATH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-long check lint fmt docs deny build bench bench-quick chaos failover
+.PHONY: help setup setup-tests run demo test test-long check lint fmt docs deny build bench bench-quick chaos failover
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,10 +23,14 @@ run: setup ## Serve on port 3001 with a private database
 demo: setup ## Watch a live scenario in the terminal
 	cargo run --bin callq -- demo
 
-test: setup ## Run every test, documentation examples included
+# What tests need beside it may be missing; they say what they leave out then.
+setup-tests:
+	@scripts/setup.sh tests
+
+test: setup-tests ## Run every test, documentation examples included
 	cargo test --workspace
 
-test-long: setup ## The same with many more random cases, and a million waiting calls where it matters
+test-long: setup-tests ## The same with many more random cases, and a million waiting calls where it matters
 	CALLQ_LONG_TESTS=1 cargo test --workspace
 
 check: lint docs deny ## Everything CI checks besides the tests

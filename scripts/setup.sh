@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what a bare machine lacks to build and run callq: a C compiler (Rust links through it),
-# pkg-config, the headers of libpq and OpenSSL, and the PostgreSQL server binaries. Looks first, so
-# that on a machine that has them it does nothing, asks for nothing and takes no time.
+# pkg-config, the headers of libpq and OpenSSL, and the PostgreSQL server binaries. With `tests`, what
+# only tests use as well: PgBouncer, without which they leave out what goes through it. Looks first,
+# so that on a machine that has them it does nothing, asks for nothing and takes no time.
 set -eu
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -29,6 +30,8 @@ has_libraries() {
     if [ "$(uname)" = Darwin ]; then has pg_config; else has_library libpq && has_library openssl; fi
 }
 
+has_pgbouncer() { has pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
+
 has cargo || die "Rust is missing; install it from https://rustup.rs"
 
 missing=""
@@ -36,6 +39,8 @@ has cc || missing="$missing compiler"
 has pkg-config || missing="$missing pkg-config"
 has_libraries || missing="$missing libraries"
 has_postgres || missing="$missing postgres"
+for_tests=""
+if [ "${1:-}" = tests ] && ! has_pgbouncer; then for_tests=pgbouncer; fi
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"
@@ -69,8 +74,29 @@ forbid_main_cluster() {
     file=$folder/callq-setup.conf
     as_root mkdir -p "$folder"
     echo 'create_main_cluster = false' | as_root tee "$file" >/dev/null
-    trap 'as_root rm -f "$file"' EXIT
+    forget_later "$file"
+}
+
+# Removes a file of ours at the end, however that comes.
+litter=""
+forget_later() {
+    litter="$litter $1"
+    # shellcheck disable=SC2086 # a list of words
+    trap 'as_root rm -f $litter' EXIT
     trap 'exit 130' INT TERM
+}
+
+# A pooler that runs by itself is of no use to tests, each of which starts its own.
+install_pgbouncer_with_apt() {
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        forget_later "$policy"
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends pgbouncer </dev/null || return 1
+    if has systemctl; then as_root systemctl disable --quiet pgbouncer 2>/dev/null || true; fi
 }
 
 install_with_dnf() {
@@ -103,4 +129,18 @@ if [ -n "$missing" ]; then
     else die "missing:$missing; no apt, dnf or brew here to install them with"
     fi
     has_postgres || die "the PostgreSQL server binaries are still missing; set CALLQ_PG_BIN to their folder"
+fi
+
+# What only tests use may be missing: they say so, and leave out what needs it. So nobody is asked for
+# a password for it.
+if [ -n "$for_tests" ]; then
+    say "installing for the tests: $for_tests"
+    if has brew && [ "$(uname)" = Darwin ]; then brew install --quiet pgbouncer </dev/null
+    elif [ "$(id -u)" -ne 0 ] && ! sudo -n true 2>/dev/null; then false
+    elif has apt-get; then
+        as_root apt-get update -qq || say "apt-get update failed; trying with what is known"
+        install_pgbouncer_with_apt
+    elif has dnf; then as_root dnf install -y -q --setopt=install_weak_deps=False pgbouncer </dev/null
+    else false
+    fi || say "$for_tests could not be installed; the tests that need it will be left out"
 fi

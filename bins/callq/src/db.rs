@@ -9,6 +9,7 @@ use callq_embedded_postgres::{EmbeddedError, EmbeddedPostgres, Options};
 use callq_persistence::{Database, PostgresStore, migrations};
 
 use crate::config::{Config, mask_url};
+use crate::gauges::Pools;
 
 /// One settles what moves slots, one records the rest, one proves that this server lives.
 const ENGINE_CONNECTIONS: u32 = 3;
@@ -131,11 +132,13 @@ impl Db {
         Ok(PostgresStore::new(database, config.call_provider.clone()))
     }
 
-    /// A store on this database, for a server: some of its connections are the engine's.
-    pub(crate) fn server_store(&self, config: &Config) -> anyhow::Result<PostgresStore> {
+    /// A store on this database, for a server, and its pools: some connections are the engine's.
+    pub(crate) fn server_store(&self, config: &Config) -> anyhow::Result<(PostgresStore, Pools)> {
         let database = Database::new(&self.url, config.pool_size - ENGINE_CONNECTIONS)?;
         let engine = Database::for_engine(&self.url, ENGINE_CONNECTIONS)?;
-        Ok(PostgresStore::new(database, config.call_provider.clone()).with_engine_database(engine))
+        let pools = vec![("requests", database.clone()), ("engine", engine.clone())];
+        let store = PostgresStore::new(database, config.call_provider.clone());
+        Ok((store.with_engine_database(engine), pools))
     }
 
     /// Starts the private cluster again, for as long as the server runs, whenever it dies.

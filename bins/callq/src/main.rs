@@ -14,6 +14,7 @@ mod commands;
 mod config;
 mod db;
 mod demo;
+mod gauges;
 mod serve;
 mod settings;
 

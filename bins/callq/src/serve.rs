@@ -6,38 +6,52 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use callq_api::{Api, Metrics, Ports};
 use callq_concurrency::{Engine, EngineOptions};
 use callq_domain::{CallProvider, OperatorStore, OwnershipStore, Providers, ServerId};
 use callq_persistence::{PostgresStore, migrations};
 use callq_providers::{HttpProvider, HttpProviderConfig, Simulator};
 use callq_queue_processor::{Processor, ProcessorOptions, spawn_auditor};
-use log::{info, warn};
+use log::{error, info, warn};
+use socket2::SockRef;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::cli::Serve;
 use crate::config::Config;
 use crate::db::Db;
+use crate::gauges::Gauges;
 
 pub(crate) async fn serve(config: &Config, options: &Serve) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let listener = TcpListener::bind(config.listen)
         .with_context(|| format!("HOST and PORT: {} cannot be listened on; is another callq running? PORT=0 picks a free port", config.listen))?;
+    // Clients that knock together are not sent away to knock again seconds later.
+    SockRef::from(&listener).listen(KNOCKING)?;
     let db = Db::own(config).await?;
     db.keep_alive();
     migrate(&db, options).await?;
-    let server = Server::start(config, &db, listener).await?;
+    let mut server = Server::start(config, &db, listener).await?;
     announce(config, &server.address);
-    stop.asked().await;
-    info!("stopping: nothing new is admitted, placements in flight may finish");
+    let failed = tokio::select! {
+        () = stop.asked() => None,
+        what = server.failed() => Some(what),
+    };
+    match failed {
+        None => info!("stopping: nothing new is admitted, placements in flight may finish"),
+        // What is left of it cannot do its work, and must not look as if it could.
+        Some(what) => error!("stopping: {what} ended by a defect; to be started again"),
+    }
     tokio::select! {
         () = server.stop(config.shutdown_grace) => {}
         () = stop.asked() => warn!("asked to stop twice: stopping at once"),
     }
     db.close().await?;
-    Ok(ExitCode::SUCCESS)
+    match failed {
+        None => Ok(ExitCode::SUCCESS),
+        Some(what) => bail!("{what} ended by a defect"),
+    }
 }
 
 async fn migrate(db: &Db, options: &Serve) -> anyhow::Result<()> {
@@ -64,6 +78,9 @@ async fn migrate(db: &Db, options: &Serve) -> anyhow::Result<()> {
 /// open after that is idle: a client that keeps its connection need not be waited for.
 const LAST_ANSWERS_SECONDS: u64 = 1;
 
+/// Connections that may wait to be taken.
+const KNOCKING: i32 = 1024;
+
 /// Long enough for the processor to start.
 const FIRST_LEASE: Duration = Duration::from_secs(10);
 
@@ -77,6 +94,7 @@ pub(crate) struct Server {
     processor: Processor,
     auditor: JoinHandle<()>,
     http: actix_web::dev::ServerHandle,
+    listening: JoinHandle<std::io::Result<()>>,
     pub store: PostgresStore,
 }
 
@@ -88,7 +106,12 @@ impl Server {
         listener: TcpListener,
     ) -> anyhow::Result<Self> {
         let address = format!("http://{}", listener.local_addr()?);
-        let store = db.server_store(config)?;
+        let (store, pools) = db.server_store(config)?;
+        if let Some(language) = store.foreign_messages().await? {
+            warn!(
+                "the database's messages are in {language}: some of its faults will be answered as 500 rather than 503; as its superuser, ALTER ROLE … SET lc_messages = 'C'"
+            );
+        }
         store.initialize_system_limit(config.system_limit).await?;
         let shared = Arc::new(store.clone());
         let server_id = ServerId::new();
@@ -119,7 +142,12 @@ impl Server {
             },
         )
         .await?;
-        let metrics = Metrics::default();
+        let gauges = Gauges {
+            engine: engine.clone(),
+            lease: processor.lease(),
+            pools,
+        };
+        let metrics = Metrics::in_registry(gauges.in_registry());
         let auditor = {
             let (audits, told) = (shared.clone(), metrics.audits());
             let recount = move || {
@@ -149,7 +177,7 @@ impl Server {
             .shutdown_timeout(LAST_ANSWERS_SECONDS)
             .run();
         let handle = http.handle();
-        tokio::spawn(http);
+        let listening = tokio::spawn(http);
         info!(server_id:% = server_id, address = address.as_str(), database = db.describe().as_str(); "serving");
         Ok(Self {
             address,
@@ -157,8 +185,19 @@ impl Server {
             processor,
             auditor,
             http: handle,
+            listening,
             store,
         })
+    }
+
+    /// Waits until a part ends without which the server is none, and names it. What may be started
+    /// again without harm (lease, sweep, reconciler, auditor) starts itself again instead.
+    pub(crate) async fn failed(&mut self) -> &'static str {
+        tokio::select! {
+            () = self.engine.failed() => "the engine",
+            () = self.processor.failed() => "the dispatcher",
+            _ = &mut self.listening => "the HTTP server",
+        }
     }
 
     /// Stops in order: admissions and reservations, placements in flight, HTTP.

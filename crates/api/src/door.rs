@@ -21,6 +21,12 @@ pub trait Door: EventSink {
 
     /// Says that something may have become ready by another way than the engine's own.
     fn wake(&self);
+
+    /// Whether a call could be admitted now, as far as is known without asking the database.
+    ///
+    /// # Errors
+    /// [`EngineError`]: what stands in the way.
+    fn ready(&self) -> Result<(), EngineError>;
 }
 
 #[async_trait]
@@ -35,5 +41,9 @@ impl Door for Engine {
 
     fn wake(&self) {
         Self::wake(self);
+    }
+
+    fn ready(&self) -> Result<(), EngineError> {
+        Self::ready(self)
     }
 }

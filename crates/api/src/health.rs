@@ -25,22 +25,28 @@ pub(crate) async fn show_liveness() -> web::Json<HealthResponse> {
     web::Json(HealthResponse { status: "ok" })
 }
 
-/// Whether the database is reachable and its schema is the one this server needs.
+/// Whether a call could be accepted: the database is reachable, takes changes and has the schema that
+/// this server needs; the engine runs, can prove that its server lives, and its last settlement got
+/// through.
 #[utoipa::path(
     tag = "operation",
     responses(
-        (status = 200, description = "Both", body = HealthResponse),
-        (status = 503, description = "Not both; see `Retry-After`"),
+        (status = 200, description = "It could", body = HealthResponse),
+        (status = 503, description = "It could not; see `Retry-After`"),
     )
 )]
 #[get("/readyz")]
 pub(crate) async fn show_readiness(
     api: web::Data<Api>,
 ) -> Result<web::Json<HealthResponse>, Problem> {
+    api.ports.door.ready().map_err(|error| {
+        let message = "The engine cannot admit calls now.";
+        Problem::unavailable(message, error.to_string())
+    })?;
     match api.ports.operators.ready().await {
         Ok(()) => Ok(web::Json(HealthResponse { status: "ready" })),
         Err(error) => Err(Problem::unavailable(
-            "The database cannot be reached, or its schema is not the one this server needs.",
+            "The database cannot be reached, takes no changes, or its schema is not the one this server needs.",
             error.to_string(),
         )),
     }

@@ -22,6 +22,9 @@ use crate::problem::Problem;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// How long the system's figures are waited for. Prometheus waits ten seconds for the whole page.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Counts kept by this process and shown on `/metrics`.
 pub struct Metrics {
     registry: Registry,
@@ -276,7 +279,9 @@ fn by_type(
 )]
 #[get("/metrics")]
 pub(crate) async fn show_metrics(api: web::Data<Api>) -> Result<HttpResponse, Problem> {
-    let system = api.ports.operators.gauges().await;
+    let gauges = api.ports.operators.gauges();
+    let system = tokio::time::timeout(PATIENCE, gauges).await;
+    let system = system.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer".into())));
     if let Err(error) = &system {
         log::warn!(cause = error.to_string().as_str(); "the metrics page has no system figures");
     }

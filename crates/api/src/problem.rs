@@ -130,13 +130,15 @@ impl Problem {
         problem.with_header(header::WWW_AUTHENTICATE, "Bearer realm=\"callq\"")
     }
 
-    /// 401: a provider's event that is not signed as it must be.
+    /// 401: a provider's event that is not signed as it must be. `cause` says what is wrong with its
+    /// headers: whoever sets up a dialer has nothing else to go by, and whoever forges one learns
+    /// nothing from it.
     pub(crate) fn bad_signature(cause: String) -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "bad-signature",
             "Bad signature",
-            "The event's signature is missing, wrong or stale.",
+            format!("The event's signature is missing, wrong or stale: {cause}."),
         )
         .with_cause(cause)
     }

@@ -7,14 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use callq_domain::{
     Attempt, Ending, EndingEffect, EngineStore, EventEffect, EventError, EventSink, ExecutionId,
-    KeptAnswer, NewDirectCall, PlacementReport, Queued, Refusal, Repeat, ReportedStatus,
-    ReservedCall, Return, ServerId, StatusEvent, StoreError,
+    KeptAnswer, NewDirectCall, PlacementReport, Queued, ReportedStatus, Return, ServerId,
+    StatusEvent,
 };
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::progress::{self, ProgressRequest};
 use crate::slots::{self, SlotRequest};
+use crate::{EngineError, Initiated, Reservations};
 
 /// How much an engine takes on.
 #[derive(Debug, Clone)]
@@ -28,6 +29,9 @@ pub struct EngineOptions {
     pub max_placing: usize,
     /// How long a request waits for a database that is away before it is given up.
     pub patience: Duration,
+    /// The longest that a batch may take in all, should the store say nothing. Whoever comes while it
+    /// is under way waits for it first: nobody waits longer than twice this.
+    pub longest_batch: Duration,
     /// The longest pause without a look at the store. Repairs only: nothing waits for it.
     pub sweep_interval: Duration,
 }
@@ -39,6 +43,7 @@ impl Default for EngineOptions {
             max_waiting: 10_000,
             max_placing: 1_000,
             patience: Duration::from_secs(3),
+            longest_batch: Duration::from_secs(4),
             sweep_interval: Duration::from_secs(10),
         }
     }
@@ -56,75 +61,21 @@ pub(crate) struct Shared {
     pub(crate) wake: Notify,
     pub(crate) stopping: AtomicBool,
     pub(crate) suspended: AtomicBool,
+    /// Whether the last settlement failed.
+    pub(crate) troubled: AtomicBool,
     pub(crate) placing: Arc<Semaphore>,
     closed: watch::Sender<bool>,
+    /// Whether one of the loops is over.
+    ended: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Calls that got a slot and must now be placed, in the order of their turns.
-pub type Reservations = mpsc::UnboundedReceiver<Reservation>;
+/// Tells when the loop that holds it is over, in whatever way.
+struct TellsItsEnd(Arc<Shared>);
 
-/// A call that got a slot and must now be placed by this server: sent to its provider once.
-pub struct Reservation {
-    /// The call.
-    pub call: ReservedCall,
-    /// Where to say what became of the placement, if someone waits for it at the door.
-    pub report: Option<oneshot::Sender<PlacementReport>>,
-    _place: Option<Placing>,
-}
-
-/// One of the places among calls being placed; free again when dropped.
-struct Placing {
-    permit: Option<OwnedSemaphorePermit>,
-    shared: Arc<Shared>,
-}
-
-impl Drop for Placing {
+impl Drop for TellsItsEnd {
     fn drop(&mut self) {
-        let was_full = self.shared.placing.available_permits() == 0;
-        drop(self.permit.take());
-        if was_full {
-            self.shared.wake.notify_one();
-        }
-    }
-}
-
-/// What became of a direct call at the door.
-#[derive(Debug, Clone)]
-pub enum Initiated {
-    /// It got a slot, and this became of its placement.
-    Started(PlacementReport),
-    /// It waits.
-    Queued(Queued),
-    /// It was refused. Nothing was written.
-    Refused(Refusal),
-    /// Its idempotency key was used before. Nothing was written.
-    Repeated(Repeat),
-}
-
-/// Why the engine could not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EngineError {
-    /// The database cannot be reached.
-    #[error("the database is unavailable: {0}")]
-    Unavailable(String),
-    /// More is waiting to be settled than the engine holds.
-    #[error("too many requests are waiting to be settled")]
-    Overloaded,
-    /// The server is stopping.
-    #[error("the server is shutting down")]
-    ShuttingDown,
-    /// A defect.
-    #[error("internal error: {0}")]
-    Internal(String),
-}
-
-impl From<StoreError> for EngineError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(cause) => Self::Unavailable(cause),
-            other => Self::Internal(other.to_string()),
-        }
+        self.0.ended.send_replace(true);
     }
 }
 
@@ -145,24 +96,27 @@ impl Engine {
         let (progress, progress_requests) = mpsc::channel(options.max_waiting);
         let (reserved, reservations) = mpsc::unbounded_channel();
         let (closed, _) = watch::channel(false);
+        let (ended, _) = watch::channel(false);
         let shared = Arc::new(Shared {
             slots,
             progress,
             wake: Notify::new(),
             stopping: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
+            troubled: AtomicBool::new(false),
             placing: Arc::new(Semaphore::new(options.max_placing)),
             closed,
+            ended,
             tasks: Mutex::default(),
         });
-        let recording = tokio::spawn(progress::run(
+        let recording = shared.spawn(progress::run(
             Arc::clone(&store),
             server,
             options.clone(),
             progress_requests,
             shared.closed.subscribe(),
         ));
-        let settling = tokio::spawn(slots::run(slots::SlotLoop {
+        let settling = shared.spawn(slots::run(slots::SlotLoop {
             store,
             server,
             options,
@@ -198,15 +152,10 @@ impl Engine {
                 "this server's lease is over".into(),
             ));
         }
-        let (reply, admitted) = oneshot::channel();
-        self.shared
-            .slots
-            .try_send(SlotRequest::Admit(Box::new(call), reply))
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => EngineError::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => EngineError::ShuttingDown,
-            })?;
-        match admitted.await.map_err(|_| EngineError::ShuttingDown)?? {
+        let admitted = ask_at_once(&self.shared.slots, |reply| {
+            SlotRequest::Admit(Box::new(call), reply)
+        });
+        match admitted.await? {
             slots::Admitted::Started {
                 call_id,
                 item_id,
@@ -307,6 +256,51 @@ impl Engine {
         }
     }
 
+    /// Whether a call could be admitted now, as far as is known without asking the store.
+    ///
+    /// # Errors
+    /// [`EngineError`]: what stands in the way.
+    pub fn ready(&self) -> Result<(), EngineError> {
+        let shared = &self.shared;
+        if *shared.closed.borrow() || shared.stopping.load(Ordering::Acquire) {
+            return Err(EngineError::ShuttingDown);
+        }
+        if *shared.ended.borrow() {
+            return Err(EngineError::Internal("a loop of the engine ended".into()));
+        }
+        if shared.suspended.load(Ordering::Acquire) {
+            return Err(EngineError::Unavailable(
+                "this server's lease is over".into(),
+            ));
+        }
+        if shared.troubled.load(Ordering::Acquire) {
+            return Err(EngineError::Unavailable(
+                "the last settlement did not get through".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits until a loop of the engine is over though nobody closed it: a defect, after which it can
+    /// settle nothing any more and has to be started anew, with its process. Otherwise for ever.
+    pub async fn failed(&self) {
+        let mut ended = self.shared.ended.subscribe();
+        // The sender is held by `self`.
+        let _ = ended.wait_for(|ended| *ended).await;
+        if *self.shared.closed.borrow() {
+            std::future::pending().await
+        }
+    }
+
+    /// Has a loop end as if by a defect.
+    #[cfg(test)]
+    pub(crate) fn end_a_loop(&self) {
+        drop(
+            self.shared
+                .spawn(async { panic!("a defect of the engine") }),
+        );
+    }
+
     async fn slot<T>(
         &self,
         request: impl FnOnce(Reply<T>) -> SlotRequest,
@@ -334,54 +328,54 @@ impl Engine {
     }
 }
 
-impl Reservation {
-    pub(crate) fn from_queue(call: ReservedCall, shared: &Arc<Shared>) -> Self {
-        // The budget of the batch was the number of permits free, and only the engine takes them.
-        let place = Arc::clone(&shared.placing)
-            .try_acquire_owned()
-            .ok()
-            .map(|permit| Placing {
-                permit: Some(permit),
-                shared: Arc::clone(shared),
-            });
-        Self {
-            call,
-            report: None,
-            _place: place,
-        }
+impl Shared {
+    /// Runs one of the loops, and tells when it is over.
+    fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let tells = TellsItsEnd(Arc::clone(self));
+        tokio::spawn(async move {
+            let _tells = tells;
+            work.await;
+        })
     }
+}
 
-    pub(crate) fn at_the_door(
-        call: ReservedCall,
-        report: oneshot::Sender<PlacementReport>,
-    ) -> Self {
-        Self {
-            call,
-            report: Some(report),
-            _place: None,
-        }
-    }
+/// Asks a loop that has room for one more request now.
+async fn ask_at_once<R, T>(
+    queue: &mpsc::Sender<R>,
+    request: impl FnOnce(Reply<T>) -> R,
+) -> Result<T, EngineError> {
+    let (reply, answer) = oneshot::channel();
+    queue
+        .try_send(request(reply))
+        .map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => EngineError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => EngineError::ShuttingDown,
+        })?;
+    answer.await.map_err(|_| EngineError::ShuttingDown)?
 }
 
 #[async_trait]
 impl EventSink for Engine {
     async fn accept(&self, event: StatusEvent) -> Result<EventEffect, EventError> {
         let call_id = event.call_id;
+        // A provider sends its event again: it is told to rather than kept waiting.
         let effect = match event.status {
             ReportedStatus::Ended(outcome) => {
-                self.end_call(Ending {
+                let ending = Ending {
                     call_id,
                     attempt: None,
                     outcome,
                     execution_id: event.execution_id,
                     reason: event.reason,
                     duration_seconds: event.duration_seconds,
-                })
-                .await
+                };
+                ask_at_once(&self.shared.slots, |reply| SlotRequest::End(ending, reply)).await
             }
             _ => {
-                self.progress(|reply| ProgressRequest::Event(Box::new(event), reply))
-                    .await
+                ask_at_once(&self.shared.progress, |reply| {
+                    ProgressRequest::Event(Box::new(event), reply)
+                })
+                .await
             }
         };
         match effect {

@@ -1,16 +1,19 @@
 //! The engine on a store that does as it is told: what is batched, who is answered what, and what
 //! happens when the store is slow, away or broken.
 
+mod faults;
+
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{
-    Admission, AgentId, Attempt, CallId, Ending, EndingEffect, EngineStore, Fence, NewDirectCall,
-    Origin, Outcome, PhoneNumber, PlacementReport, PlacementRequest, ProgressBatch,
-    ProgressOutcome, ProviderName, QueueItemId, Refusal, ReservedCall, ServerId, SlotBatch,
-    SlotOutcome, StoreError, Target, UserId,
+    Admission, AgentId, Attempt, CallId, Ending, EndingEffect, EngineStore, EventEffect,
+    EventError, EventSink, Fence, NewDirectCall, Origin, Outcome, PhoneNumber, PlacementReport,
+    PlacementRequest, ProgressBatch, ProgressOutcome, ProviderName, QueueItemId, Refusal,
+    ReportedStatus, ReservedCall, ServerId, SlotBatch, SlotOutcome, StatusEvent, StoreError,
+    Target, UserId,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -18,6 +21,9 @@ use tokio::time::Instant;
 use crate::{Engine, EngineError, EngineOptions, Initiated, Reservations};
 
 type Script = Box<dyn FnMut(&SlotBatch) -> Result<SlotOutcome, StoreError> + Send>;
+
+/// The answer for which the store panics.
+const PANIC: &str = "panic";
 
 /// A store whose settlements wait for permission and answer by a script.
 struct FakeStore {
@@ -71,7 +77,8 @@ impl EngineStore for FakeStore {
             .lock()
             .expect("no panic while held")
             .push((Instant::now(), batch.clone()));
-        let mut script = self.script.lock().expect("no panic while held");
+        // A script that panics is part of the play.
+        let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
         script(batch)
     }
 
@@ -83,9 +90,12 @@ impl EngineStore for FakeStore {
         if let Some(answer) = self
             .answers
             .lock()
-            .expect("no panic while held")
+            .unwrap_or_else(PoisonError::into_inner)
             .pop_front()
         {
+            if answer == Err(StoreError::Internal(PANIC.into())) {
+                panic!("a defect of the store");
+            }
             answer?;
         }
         Ok(ProgressOutcome {
@@ -290,13 +300,13 @@ async fn a_call_refused_while_the_store_was_away_is_disowned_when_it_is_back() {
         .batches()
         .iter()
         .rev()
-        .take(2)
-        .map(|b| b.disowned.len())
+        .take(3)
+        .map(|b| (b.disowned.len(), b.admissions.len()))
         .collect();
     assert_eq!(
         disowned,
-        [0, 1],
-        "once, and with the first batch that gets through"
+        [(0, 1), (0, 1), (1, 0)],
+        "once, with the first batch that gets through, which holds nothing new"
     );
     assert!(store.batches().iter().any(|batch| batch.disowned == [item]));
 }
@@ -484,8 +494,11 @@ async fn after_a_lost_answer_the_store_is_told_which_settlement_was_the_last_ans
     let said: Vec<_> = store
         .batches()
         .iter()
-        .filter(|batch| !batch.admissions.is_empty())
-        .map(|batch| (batch.answered, batch.disowned.len()))
+        .skip(1)
+        .map(|batch| (batch.admissions.len(), batch.answered, batch.disowned.len()))
         .collect();
-    assert_eq!(said, [(None, 0), (Some(1), 1), (None, 0)]);
+    assert_eq!(
+        said,
+        [(1, None, 0), (0, Some(1), 1), (1, None, 0), (1, None, 0)]
+    );
 }

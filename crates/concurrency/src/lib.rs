@@ -29,13 +29,17 @@
 //! # }
 //! ```
 
+mod answers;
 mod batch;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod limits;
 mod progress;
+mod reservation;
 mod slots;
 
-pub use engine::{Engine, EngineError, EngineOptions, Initiated, Reservation, Reservations};
+pub use answers::{EngineError, Initiated};
+pub use engine::{Engine, EngineOptions};
 pub use limits::should_queue;
+pub use reservation::{Reservation, Reservations};

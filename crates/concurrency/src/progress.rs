@@ -9,9 +9,10 @@ use callq_domain::{
     ServerId, StatusEvent, StoreError,
 };
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::EngineError;
-use crate::batch::{gather, settle_patiently};
+use crate::batch::{gather, settle_patiently, too_long};
 use crate::engine::{EngineOptions, Reply};
 
 /// Something to note about a call that holds a slot, and where its result goes.
@@ -46,15 +47,28 @@ pub(crate) async fn run(
                     "a batch of {} is recorded one by one: {cause}",
                     requests.len()
                 );
+                let end = Instant::now() + options.longest_batch;
                 for request in requests {
                     let alone = vec![request];
+                    if Instant::now() >= end {
+                        refuse(alone, &too_long());
+                        continue;
+                    }
                     match try_record(&*store, server, &options, &alone).await {
                         Ok(outcome) => conclude(alone, outcome),
                         Err(error) => refuse(alone, &error),
                     }
                 }
             }
-            Err(error) => refuse(requests, &error),
+            Err(error) => {
+                refuse(requests, &error);
+                if matches!(error, StoreError::Unavailable(_)) {
+                    // What waited behind it has waited long enough.
+                    let mut waiting = Vec::new();
+                    gather(&mut queue, &mut waiting, options.max_waiting);
+                    refuse(waiting, &error);
+                }
+            }
         }
     }
 }
@@ -76,7 +90,7 @@ async fn try_record(
             ProgressRequest::Answer(answer, _) => batch.answers.push(answer.clone()),
         }
     }
-    settle_patiently(options.patience, "recording progress", |_resent| {
+    settle_patiently(options, "recording progress", |_resent| {
         store.record_progress(server, &batch)
     })
     .await

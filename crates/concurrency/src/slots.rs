@@ -11,8 +11,9 @@ use callq_domain::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::batch::{gather, settle_patiently};
-use crate::engine::{EngineOptions, Reply, Reservation, Shared};
+use crate::Reservation;
+use crate::batch::{gather, settle_patiently, too_long};
+use crate::engine::{EngineOptions, Reply, Shared};
 
 /// Something that moves a slot, and where its result goes.
 pub(crate) enum SlotRequest {
@@ -85,6 +86,14 @@ impl SlotLoop {
     /// Settles requests and hands out what was reserved. Returns how long nothing needs doing
     /// unless something new is asked.
     async fn settle(&mut self, requests: Vec<SlotRequest>) -> Duration {
+        // After a failure nothing new is sent into doubt before the store has answered once: what is
+        // in doubt is one batch, however long the store is away.
+        if self.lost && !requests.is_empty() {
+            match self.try_settle(&[]).await {
+                Ok(outcome) => drop(self.conclude(Vec::new(), outcome)),
+                Err(error) => return self.give_up(requests, &error),
+            }
+        }
         match self.try_settle(&requests).await {
             Ok(outcome) => self.conclude(requests, outcome),
             // One request the store chokes on must not take its whole batch along.
@@ -93,8 +102,15 @@ impl SlotLoop {
                     "a batch of {} is settled one by one: {cause}",
                     requests.len()
                 );
+                let end = Instant::now() + self.options.longest_batch;
                 for request in requests {
                     let alone = vec![request];
+                    if Instant::now() >= end {
+                        // They were in the batch that failed, and may have been kept by it.
+                        self.disown(&alone);
+                        refuse(alone, &too_long());
+                        continue;
+                    }
                     match self.try_settle(&alone).await {
                         Ok(outcome) => drop(self.conclude(alone, outcome)),
                         Err(error) => {
@@ -107,10 +123,21 @@ impl SlotLoop {
             }
             Err(error) => {
                 self.disown(&requests);
-                refuse(requests, &error);
-                self.options.sweep_interval.min(Duration::from_secs(1))
+                self.give_up(requests, &error)
             }
         }
+    }
+
+    /// Refuses requests, and with them what waited behind them: it was not sent, and has waited long
+    /// enough. Returns when to try again.
+    fn give_up(&mut self, requests: Vec<SlotRequest>, error: &StoreError) -> Duration {
+        refuse(requests, error);
+        if matches!(error, StoreError::Unavailable(_)) {
+            let mut waiting = Vec::new();
+            gather(&mut self.requests, &mut waiting, self.options.max_waiting);
+            refuse(waiting, error);
+        }
+        self.options.sweep_interval.min(Duration::from_secs(1))
     }
 
     fn disown(&mut self, refused: &[SlotRequest]) {
@@ -135,7 +162,7 @@ impl SlotLoop {
                 SlotRequest::Return(back, _) => batch.returns.push(back.clone()),
             }
         }
-        let settled = settle_patiently(self.options.patience, "settling a batch", |resent| {
+        let settled = settle_patiently(&self.options, "settling a batch", |resent| {
             let mut batch = batch.clone();
             if resent {
                 batch.answered = Some(self.answered);
@@ -144,15 +171,13 @@ impl SlotLoop {
             async move { store.settle(server, &batch).await }
         })
         .await;
-        match &settled {
-            Ok(outcome) => {
-                self.disowned.clear();
-                self.answered = outcome.number;
-                self.lost = false;
-            }
-            // Whatever went wrong, it may have been committed before.
-            Err(_) => self.lost = true,
+        if let Ok(outcome) = &settled {
+            self.disowned.clear();
+            self.answered = outcome.number;
         }
+        // Whatever went wrong, it may have been committed before.
+        self.lost = settled.is_err();
+        self.shared.troubled.store(self.lost, Ordering::Release);
         settled
     }
 

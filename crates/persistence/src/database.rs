@@ -1,46 +1,35 @@
 //! The one door to PostgreSQL: a pooled connection and the transaction on it run together on a
 //! blocking thread, never on an actix worker.
 
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use callq_domain::StoreError;
-use diesel::connection::{CacheSize, SimpleConnection};
-use diesel::r2d2::{
-    ConnectionManager, CustomizeConnection, Error as PoolError, HandleError, Pool, PooledConnection,
-};
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::{Connection, PgConnection};
+use diesel::PgConnection;
+use diesel::connection::SimpleConnection;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-type Connections = Pool<ConnectionManager<PgConnection>>;
+use crate::connections::discard;
+use crate::failure::{Failure, unavailable};
+use crate::generation::{Course, Generation, Recipe};
+use crate::patience::Patience;
 
 /// A pool of connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
-    current: Arc<RwLock<Current>>,
-    url: String,
-    size: u32,
-    kind: Kind,
-}
-
-/// The pool in use, and how many there were before it.
-struct Current {
-    pool: Connections,
-    generation: u64,
-}
-
-/// What connections are made for.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    General,
-    Engine,
+    recipe: Arc<Recipe>,
+    generation: Arc<Mutex<Arc<Generation>>>,
+    bound: Duration,
+    failures: Arc<AtomicU64>,
 }
 
 /// Opens a transaction whose statements and pauses are bounded. One round trip, and `SET LOCAL`
 /// rather than a session setting, so that it holds through PgBouncer in transaction mode too. Such
 /// transactions may hold the engine's lock, and between two statements of one lie microseconds: a
 /// server that is put to sleep in between must not stop all others for long.
-const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '8s'; \
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 /// As [`BEGIN`], for work that writes many rows and holds no lock others wait for.
@@ -54,10 +43,20 @@ const BEGIN_LONG_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; 
 impl Database {
     /// How long a caller waits for a connection before it is told that there is none.
     const CHECK_OUT_TIMEOUT: Duration = Duration::from_secs(5);
-
     /// How long a transaction may take, its connection's check-out included.
-    const BOUND: Duration = Duration::from_secs(10);
-    /// The same for long reads and writes.
+    const BOUND: Duration = Duration::from_secs(8);
+
+    /// The same for what every request waits for.
+    pub(crate) const BRIEF: Duration = Duration::from_secs(3);
+
+    /// The same for what a load balancer asks. On a slow network a connection takes seconds to make.
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// The same for the engine, whose callers wait for a batch before theirs as well.
+    const ENGINE_CHECK_OUT_TIMEOUT: Duration = Duration::from_secs(3);
+    const ENGINE_BOUND: Duration = Duration::from_secs(4);
+
+    /// How long a long read or write may take once its transaction has begun.
     const LONG_BOUND: Duration = Duration::from_secs(130);
 
     /// A pool of at most `size` connections. Connects lazily: an unreachable database shows at the
@@ -66,7 +65,7 @@ impl Database {
     /// # Errors
     /// [`StoreError::Internal`] if `size` is 0.
     pub fn new(url: &str, size: u32) -> Result<Self, StoreError> {
-        Self::build(url, size, Kind::General)
+        Self::build(url, size, Self::CHECK_OUT_TIMEOUT, Self::BOUND, false)
     }
 
     /// As [`Database::new`], for the engine: each new connection first rehearses a call's life, so
@@ -76,47 +75,51 @@ impl Database {
     /// # Errors
     /// As [`Database::new`].
     pub fn for_engine(url: &str, size: u32) -> Result<Self, StoreError> {
-        Self::build(url, size, Kind::Engine)
+        let (check_out, bound) = (Self::ENGINE_CHECK_OUT_TIMEOUT, Self::ENGINE_BOUND);
+        Self::build(url, size, check_out, bound, true)
     }
 
-    fn build(url: &str, size: u32, kind: Kind) -> Result<Self, StoreError> {
+    fn build(
+        url: &str,
+        size: u32,
+        check_out: Duration,
+        bound: Duration,
+        rehearsed: bool,
+    ) -> Result<Self, StoreError> {
         if size == 0 {
             return Err(StoreError::Internal(
                 "the pool needs at least one connection".into(),
             ));
         }
-        let url = with_defaults(url);
-        Ok(Self {
-            current: Arc::new(RwLock::new(Current {
-                pool: pool(&url, size, kind),
-                generation: 0,
-            })),
-            url,
+        let recipe = Arc::new(Recipe {
+            url: url.to_owned(),
             size,
-            kind,
+            check_out,
+            rehearsed,
+            stuck: AtomicU32::new(0),
+        });
+        Ok(Self {
+            generation: Arc::new(Mutex::new(Arc::new(Generation::of(&recipe)))),
+            recipe,
+            bound,
+            failures: Arc::default(),
         })
     }
 
-    fn pool(&self) -> Connections {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.pool.clone()
-    }
-
-    fn generation(&self) -> u64 {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.generation
-    }
-
-    /// Leaves the pool of this generation behind, for a new one: nothing came back on one of its
-    /// connections, so the others may be as dead, and those that are waited on fill its places for
-    /// as long as the kernel believes in them.
-    fn leave_behind(&self, generation: u64) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.generation == generation {
-            log::warn!("a connection to the database is silent: all are made anew");
-            current.pool = pool(&self.url, self.size, self.kind);
-            current.generation += 1;
+    /// The connections there are, or new ones if all of those are lost.
+    fn generation(&self) -> Arc<Generation> {
+        let mut generation = self
+            .generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if generation.is_lost() {
+            log::error!(
+                "a connection to the database says nothing any more: all {} are made anew",
+                self.recipe.size
+            );
+            *generation = Arc::new(Generation::of(&self.recipe));
         }
+        Arc::clone(&generation)
     }
 
     /// Runs `work` in a transaction of its own and commits it.
@@ -129,7 +132,19 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_with(BEGIN, Self::BOUND, work).await
+        self.run_with(BEGIN, self.bound, work).await
+    }
+
+    /// As [`Database::run`], for what must be known soon or not at all.
+    ///
+    /// # Errors
+    /// As [`Database::run`].
+    pub async fn run_soon<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.run_with(BEGIN, Self::SOON, work).await
     }
 
     /// Runs `work`, one statement or a few that each commit by themselves, outside any transaction
@@ -143,16 +158,10 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        let database = self.clone();
-        let deadline = Instant::now() + Self::BOUND;
-        self.bounded(Self::BOUND, move || {
-            let mut connection = database.checked_out()?;
-            if Instant::now() >= deadline {
-                // Its caller was told that there is no answer, and may have sent it again.
-                return Err(StoreError::Unavailable(
-                    "given up before it was sent".into(),
-                ));
-            }
+        self.bounded(self.bound, move |generation, patience| {
+            let mut connection = generation.checked_out(patience)?;
+            // Its caller may have been told that there is no answer, and have sent it again.
+            patience.lasts()?;
             let worked = work(&mut connection);
             if matches!(worked, Err(Failure(StoreError::Unavailable(_)))) {
                 discard(connection);
@@ -162,8 +171,8 @@ impl Database {
         .await
     }
 
-    /// Runs `work`, a read that is one statement, outside any transaction of ours. On connections
-    /// that broke while idle it is tried again on the next.
+    /// Runs `work`, a read that is one statement and is wanted soon or not at all, outside any
+    /// transaction of ours. On connections that broke while idle it is tried again on the next.
     ///
     /// # Errors
     /// What `work` answers; [`StoreError::Unavailable`] if the database cannot be reached or does
@@ -173,16 +182,14 @@ impl Database {
         T: Send + 'static,
         F: Fn(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        let database = self.clone();
-        let deadline = Instant::now() + Self::BOUND;
-        self.bounded(Self::BOUND, move || {
-            let mut tries = database.size;
+        self.bounded(Self::BRIEF, move |generation, patience| {
+            let mut tries = generation.size();
             loop {
-                let mut connection = database.checked_out()?;
+                let mut connection = generation.checked_out(patience)?;
                 match work(&mut connection) {
                     Err(Failure(StoreError::Unavailable(cause))) => {
                         discard(connection);
-                        if tries == 0 || Instant::now() >= deadline {
+                        if tries == 0 || patience.lasts().is_err() {
                             return Err(StoreError::Unavailable(cause));
                         }
                         log::debug!("passing over a broken connection: {cause}");
@@ -195,7 +202,7 @@ impl Database {
         .await
     }
 
-    /// As [`Database::run`], with two minutes rather than ten seconds.
+    /// As [`Database::run`], with two minutes once it has begun.
     ///
     /// # Errors
     /// As [`Database::run`].
@@ -204,12 +211,10 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_with(BEGIN_LONG_WRITE, Self::LONG_BOUND, work)
-            .await
+        self.run_long(BEGIN_LONG_WRITE, work).await
     }
 
-    /// As [`Database::run`], read-only, in one snapshot, with two minutes rather than ten
-    /// seconds.
+    /// As [`Database::run`], read-only, in one snapshot, with two minutes once it has begun.
     ///
     /// # Errors
     /// As [`Database::run`].
@@ -218,7 +223,7 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_with(BEGIN_LONG_READ, Self::LONG_BOUND, work).await
+        self.run_long(BEGIN_LONG_READ, work).await
     }
 
     async fn run_with<T, F>(
@@ -231,377 +236,125 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        let database = self.clone();
-        let deadline = Instant::now() + bound;
-        self.bounded(bound, move || database.run_blocking(begin, deadline, work))
-            .await
+        self.bounded(bound, move |generation, patience| {
+            run_blocking(generation, begin, patience, work)
+        })
+        .await
     }
 
-    /// Runs `work` on a blocking thread, and waits no longer than `bound` for it. The server ends
-    /// long statements itself; this is for a connection on which nothing comes back at all. The
-    /// thread then waits on; only a commit already under way may still happen.
+    /// Long work is waited for once it is under way; a database that lets nothing begin is not.
+    async fn run_long<T, F>(&self, begin: &'static str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        let (tell, begun) = oneshot::channel();
+        let working = self.run_with(begin, Self::LONG_BOUND, move |conn| {
+            // Nobody may wait for it any more; that is found out before the commit.
+            let _ = tell.send(());
+            work(conn)
+        });
+        tokio::pin!(working);
+        tokio::select! {
+            done = &mut working => return done,
+            begun = timeout(self.bound, begun) => if begun.is_err() {
+                return Err(self.no_answer(self.bound));
+            }
+        }
+        working.await
+    }
+
+    /// Runs `work` on a blocking thread once a connection is free, and waits no longer than `bound`
+    /// for it. The server ends long statements itself; this is for a connection on which nothing comes
+    /// back at all. The thread then waits on; only a commit already under way may still happen.
     async fn bounded<T: Send + 'static>(
         &self,
         bound: Duration,
-        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Generation, &Patience) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let generation = self.generation();
-        match tokio::time::timeout(bound, tokio::task::spawn_blocking(work)).await {
-            Ok(done) => done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string()))),
-            Err(_) => {
-                self.leave_behind(generation);
-                let seconds = bound.as_secs();
-                Err(StoreError::Unavailable(format!(
-                    "no answer within {seconds} s"
-                )))
-            }
-        }
-    }
-
-    /// Does nothing, and commits nothing, that its caller has given up on: past `deadline` it was
-    /// told that there is no answer. A `COMMIT` that was sent before may still succeed.
-    fn run_blocking<T, F>(&self, begin: &str, deadline: Instant, work: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&mut PgConnection) -> Result<T, Failure>,
-    {
-        let mut connection = self.begun(begin)?;
-        let in_time = || {
-            if Instant::now() < deadline {
-                return Ok(());
-            }
-            let late = StoreError::Unavailable("given up before it was done".into());
-            Err(Failure::from(late))
+        let (patience, _over) = Patience::of(bound);
+        let course = Course::on(&generation);
+        let working = async {
+            let place = Arc::clone(&generation.places).acquire_owned();
+            let Ok(Ok(place)) = timeout(self.recipe.check_out, place).await else {
+                return Err(StoreError::Unavailable("no connection became free".into()));
+            };
+            let (course, generation) = (Arc::clone(&course), Arc::clone(&generation));
+            let thread = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                let _begun = course.begin();
+                patience.lasts()?;
+                work(&generation, &patience)
+            });
+            let done = thread.await;
+            done.unwrap_or_else(|panic| Err(StoreError::Internal(panic.to_string())))
         };
-        let worked = in_time()
-            .and_then(|()| work(&mut connection))
-            .and_then(|value| in_time().map(|()| value));
-        match worked {
-            Ok(value) => {
-                connection
-                    .batch_execute("COMMIT")
-                    .map_err(|error| unavailable(&error))?;
-                Ok(value)
-            }
-            Err(failure) => {
-                // A node that no longer takes writes never will again: the next connection is to
-                // the one that does.
-                if failure.is_read_only() || connection.batch_execute("ROLLBACK").is_err() {
-                    discard(connection);
-                }
-                Err(failure.0)
+        match timeout(bound, working).await {
+            Ok(done) => done.inspect_err(|error| self.note(error)),
+            Err(_) => {
+                course.give_up();
+                Err(self.no_answer(bound))
             }
         }
     }
 
-    /// A connection with a transaction begun. Connections that broke while idle are passed over:
-    /// nothing was sent on them yet.
-    fn begun(
-        &self,
-        begin: &str,
-    ) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
-        for _ in 0..=self.size {
-            let mut connection = self.checked_out()?;
-            match connection.batch_execute(begin) {
-                Ok(()) => return Ok(connection),
-                Err(error) => {
-                    log::debug!("passing over a broken connection: {error}");
-                    discard(connection);
-                }
-            }
-        }
-        Err(StoreError::Unavailable("every connection is broken".into()))
+    fn no_answer(&self, bound: Duration) -> StoreError {
+        let error = StoreError::Unavailable(format!("no answer within {} s", bound.as_secs()));
+        self.note(&error);
+        error
     }
 
-    fn checked_out(&self) -> Result<PooledConnection<ConnectionManager<PgConnection>>, StoreError> {
-        self.pool()
-            .get_timeout(Self::CHECK_OUT_TIMEOUT)
-            .map_err(|error| StoreError::Unavailable(error.to_string()))
+    fn note(&self, error: &StoreError) {
+        if matches!(error, StoreError::Unavailable(_)) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often the database could not be reached or did not do what it was asked in time, so far.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Connections now open, and those of them not in use.
     #[must_use]
     pub fn connections(&self) -> (u32, u32) {
-        let state = self.pool().state();
-        (state.connections, state.idle_connections)
+        self.generation().connections()
     }
 }
 
-/// Connections of which at most `size` are open at once.
-fn pool(url: &str, size: u32, kind: Kind) -> Connections {
-    let builder = match kind {
-        Kind::General => Pool::builder()
-            .min_idle(Some(0))
-            .connection_customizer(Box::new(UnnamedStatements)),
-        Kind::Engine => Pool::builder().connection_customizer(Box::new(Rehearsed)),
-    };
-    builder
-        .max_size(size)
-        // Half of it is the longest pause between two attempts to connect. Check-outs have their
-        // own time-out.
-        .connection_timeout(2 * CONNECT_AGAIN)
-        .error_handler(Box::new(Murmur))
-        // A broken connection is noticed by BEGIN, which costs nothing extra.
-        .test_on_check_out(false)
-        .build_unchecked(ConnectionManager::new(url))
-}
-
-/// Between two attempts to make a connection: what a failed-over database waits for us at most.
-const CONNECT_AGAIN: Duration = Duration::from_millis(200);
-
-/// Each failure to connect is told to whoever waits for the connection; a line for each attempt
-/// besides would be hundreds a second while the database is away.
-#[derive(Debug)]
-struct Murmur;
-
-impl HandleError<PoolError> for Murmur {
-    fn handle_error(&self, error: PoolError) {
-        log::debug!("no new connection: {error}");
-    }
-}
-
-/// Has the query builder's statements sent unnamed, like those written as SQL: a named one lives on
-/// one server connection, and PgBouncer in transaction mode hands out another each time.
-#[derive(Debug)]
-struct UnnamedStatements;
-
-impl CustomizeConnection<PgConnection, PoolError> for UnnamedStatements {
-    fn on_acquire(&self, connection: &mut PgConnection) -> Result<(), PoolError> {
-        connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-        Ok(())
-    }
-}
-
-/// Rehearses on each new connection.
-#[derive(Debug)]
-struct Rehearsed;
-
-impl CustomizeConnection<PgConnection, PoolError> for Rehearsed {
-    fn on_acquire(&self, conn: &mut PgConnection) -> Result<(), PoolError> {
-        UnnamedStatements.on_acquire(conn)?;
-        if let Err(cause) = crate::rehearsal::rehearse(conn) {
-            // Only the first batches are slower for it.
-            log::debug!("no rehearsal on a new connection: {cause}");
+/// Does nothing, and commits nothing, that its caller has given up on: it was told that there is no
+/// answer. A `COMMIT` that was sent before may still succeed.
+fn run_blocking<T, F>(
+    generation: &Generation,
+    begin: &str,
+    patience: &Patience,
+    work: F,
+) -> Result<T, StoreError>
+where
+    F: FnOnce(&mut PgConnection) -> Result<T, Failure>,
+{
+    let mut connection = generation.begun(begin, patience)?;
+    let worked = patience
+        .lasts()
+        .map_err(Failure::from)
+        .and_then(|()| work(&mut connection))
+        .and_then(|value| Ok(patience.lasts().map(|()| value)?));
+    match worked {
+        Ok(value) => {
+            connection
+                .batch_execute("COMMIT")
+                .map_err(|error| unavailable(&error))?;
+            Ok(value)
         }
-        Ok(())
-    }
-}
-
-/// Takes a connection that can no longer be trusted out of the pool: r2d2 drops what it finds
-/// broken, and a transaction manager told of a broken transaction says so.
-fn discard(mut connection: PooledConnection<ConnectionManager<PgConnection>>) {
-    use diesel::connection::{AnsiTransactionManager, TransactionManager};
-    let status = <AnsiTransactionManager as TransactionManager<PgConnection>>::transaction_manager_status_mut(
-        &mut *connection,
-    );
-    status.set_in_error();
-}
-
-/// Bounds the time to connect and the time a silent network is believed in, and asks for a node
-/// that takes writes, unless the URL says otherwise.
-fn with_defaults(url: &str) -> String {
-    let mut url = url.to_owned();
-    let is_uri = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    // A host that is gone is waited for once for each connection, before the next is tried.
-    let connect_timeout = if url.contains(',') { "2" } else { "5" };
-    for (name, value) in [
-        ("connect_timeout", connect_timeout),
-        ("tcp_user_timeout", "15000"),
-        // A host that dies after it has acknowledged a query says nothing more.
-        ("keepalives_idle", "5"),
-        ("keepalives_interval", "3"),
-        ("keepalives_count", "3"),
-        ("target_session_attrs", "read-write"),
-    ] {
-        if !url.contains(name) {
-            let separator = match (is_uri, url.contains('?')) {
-                (true, true) => "&",
-                (true, false) => "?",
-                (false, _) => " ",
-            };
-            url.push_str(&format!("{separator}{name}={value}"));
-        }
-    }
-    url
-}
-
-/// A connection outside any pool, for migrations.
-///
-/// # Errors
-/// [`StoreError::Unavailable`] if the database cannot be reached.
-pub fn connect(url: &str) -> Result<PgConnection, StoreError> {
-    let mut connection = PgConnection::establish(&with_defaults(url))
-        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-    Ok(connection)
-}
-
-/// Why a transaction is rolled back.
-#[derive(Debug)]
-pub struct Failure(StoreError);
-
-/// What PostgreSQL says of a write where there are none: on a standby, or on what became one.
-const READ_ONLY: &str = "read-only transaction";
-
-impl Failure {
-    fn is_read_only(&self) -> bool {
-        matches!(&self.0, StoreError::Unavailable(cause) if cause.contains(READ_ONLY))
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self(error)
-    }
-}
-
-impl From<DieselError> for Failure {
-    fn from(error: DieselError) -> Self {
-        Self(classify(&error))
-    }
-}
-
-/// Tells faults of the database, which pass, from defects of ours, which do not.
-fn classify(error: &DieselError) -> StoreError {
-    match error {
-        DieselError::NotFound => StoreError::NotFound,
-        DieselError::DatabaseError(kind, information) => match kind {
-            DatabaseErrorKind::ClosedConnection
-            | DatabaseErrorKind::SerializationFailure
-            | DatabaseErrorKind::ReadOnlyTransaction
-            | DatabaseErrorKind::UnableToSendCommand => unavailable(error),
-            DatabaseErrorKind::Unknown if is_passing(information.message()) => unavailable(error),
-            _ => StoreError::Internal(error.to_string()),
-        },
-        DieselError::BrokenTransactionManager => unavailable(error),
-        _ => StoreError::Internal(error.to_string()),
-    }
-}
-
-/// Diesel does not hand on the SQLSTATE, so faults are told by PostgreSQL's message texts.
-fn is_passing(message: &str) -> bool {
-    const SIGNS: [&str; 15] = [
-        "terminating connection",
-        "shutting down",
-        "starting up",
-        "recovery",
-        "deadlock detected",
-        "statement timeout",
-        "lock timeout",
-        "the lease of server",
-        // Somebody changes a waiting call by hand.
-        "the counters promise",
-        "could not extend file",
-        "No space left on device",
-        "out of shared memory",
-        "too many clients",
-        "server closed the connection",
-        "connection",
-    ];
-    SIGNS.iter().any(|sign| message.contains(sign))
-}
-
-fn unavailable(error: &DieselError) -> StoreError {
-    StoreError::Unavailable(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn defaults_are_added_only_where_the_url_says_nothing() {
-        let more = |sign| {
-            format!(
-                "keepalives_idle=5{sign}keepalives_interval=3{sign}keepalives_count=3{sign}target_session_attrs=read-write"
-            )
-        };
-        assert_eq!(
-            with_defaults("postgresql:///callq?host=%2Ftmp"),
-            format!(
-                "postgresql:///callq?host=%2Ftmp&connect_timeout=5&tcp_user_timeout=15000&{}",
-                more('&')
-            )
-        );
-        assert_eq!(
-            with_defaults("postgres://h/db?connect_timeout=2"),
-            format!(
-                "postgres://h/db?connect_timeout=2&tcp_user_timeout=15000&{}",
-                more('&')
-            )
-        );
-        assert_eq!(
-            with_defaults("host=/tmp dbname=callq"),
-            format!(
-                "host=/tmp dbname=callq connect_timeout=5 tcp_user_timeout=15000 {}",
-                more(' ')
-            )
-        );
-        assert!(with_defaults("postgres://h/db").starts_with("postgres://h/db?connect_timeout"));
-        let any = with_defaults("postgres://h/db?target_session_attrs=any");
-        assert!(!any.contains("read-write"), "{any}");
-    }
-
-    #[test]
-    fn of_several_hosts_none_is_waited_for_as_long_as_a_single_one() {
-        let url = with_defaults("postgres://a,b/db");
-        assert!(url.contains("connect_timeout=2"), "{url}");
-    }
-
-    #[test]
-    fn migrations_leave_no_named_statement_behind_for_the_next_client_of_a_pooler() {
-        #[derive(diesel::QueryableByName)]
-        struct CountRow {
-            #[diesel(sql_type = diesel::sql_types::BigInt)]
-            count: i64,
-        }
-        use diesel::prelude::*;
-        let scratch = callq_testing::TestDatabase::new();
-        let mut connection = connect(scratch.url()).unwrap();
-        let users = crate::schema::users::table.count();
-
-        users.get_result::<i64>(&mut connection).unwrap();
-
-        let named: CountRow = diesel::sql_query("SELECT count(*) FROM pg_prepared_statements")
-            .get_result(&mut connection)
-            .unwrap();
-        assert_eq!(named.count, 0);
-    }
-
-    #[tokio::test]
-    async fn a_silent_connection_keeps_nobody_else_waiting() {
-        let scratch = callq_testing::TestDatabase::new();
-        let database = Database::new(scratch.url(), 1).unwrap();
-        let asleep = {
-            let database = database.clone();
-            move || {
-                let mut connection = database.checked_out()?;
-                connection
-                    .batch_execute("SELECT pg_sleep(5)")
-                    .map_err(|error| unavailable(&error))
+        Err(failure) => {
+            // A node that no longer takes writes never will again: the next connection is to the one
+            // that does.
+            if failure.is_read_only() || connection.batch_execute("ROLLBACK").is_err() {
+                discard(connection);
             }
-        };
-
-        let silent = database.bounded(Duration::from_millis(200), asleep).await;
-        assert!(
-            matches!(silent, Err(StoreError::Unavailable(_))),
-            "{silent:?}"
-        );
-        let began = Instant::now();
-        database.run(|_| Ok(())).await.unwrap();
-
-        // The only place of the pool before is taken still.
-        assert!(began.elapsed() < Duration::from_secs(3));
-        assert_eq!(database.generation(), 1);
-    }
-
-    #[test]
-    fn a_write_that_a_standby_refuses_is_worth_another_try_on_another_connection() {
-        let refused = DieselError::DatabaseError(
-            DatabaseErrorKind::ReadOnlyTransaction,
-            Box::new("cannot execute UPDATE in a read-only transaction".to_owned()),
-        );
-        assert!(Failure::from(refused).is_read_only());
-        let other = StoreError::Unavailable("deadlock detected".into());
-        assert!(!Failure::from(other).is_read_only());
+            Err(failure.0)
+        }
     }
 }

@@ -23,16 +23,20 @@
 mod accounts;
 mod calls;
 mod campaigns;
+mod connections;
 mod cursor;
 mod database;
 mod directory;
 mod door;
 mod engine;
+mod failure;
 mod functions;
+mod generation;
 pub mod migrations;
 mod operator_calls;
 mod operators;
 mod ownership;
+mod patience;
 mod queue;
 mod rehearsal;
 mod rows;
@@ -42,7 +46,9 @@ mod tokens;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-pub use database::{Database, Failure, connect};
+pub use connections::connect;
+pub use database::Database;
+pub use failure::Failure;
 
 /// Every store of callq on one database. Implements the ports of `callq_domain`.
 #[derive(Clone)]

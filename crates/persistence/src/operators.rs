@@ -12,10 +12,13 @@ use callq_domain::{
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Bool, Double, Integer, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    BigInt, Bool, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use uuid::Uuid;
 
 use crate::cursor::{IdPage, List};
+use crate::failure::is_understood;
 use crate::operator_calls::{call_story_on_conn, held_calls_on_conn, settle_by_hand_on_conn};
 use crate::queue::LOAD_COLUMNS;
 use crate::rows::system::{AuditRow, SystemRow};
@@ -24,6 +27,22 @@ use crate::rows::{count, unreadable};
 use crate::{Failure, PostgresStore, functions, migrations};
 
 impl PostgresStore {
+    /// The language of the database's messages, if faults cannot be told from defects in it: see
+    /// `failure.rs`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the database cannot be reached.
+    pub async fn foreign_messages(&self) -> Result<Option<String>, StoreError> {
+        self.database
+            .run(|conn| {
+                let row: LanguageRow =
+                    sql_query("SELECT current_setting('lc_messages') AS language")
+                        .get_result(conn)?;
+                Ok(Some(row.language).filter(|language| !is_understood(language)))
+            })
+            .await
+    }
+
     /// Sets the system's limit at a first start. Once it was set, by this or by an operator, this
     /// changes nothing.
     ///
@@ -157,9 +176,17 @@ impl OperatorStore for PostgresStore {
 
     async fn ready(&self) -> Result<(), StoreError> {
         self.database
-            .run(|conn| {
+            .run_soon(|conn| {
                 migrations::check_current_on_conn(conn)
-                    .map_err(|error| StoreError::Unavailable(error.to_string()).into())
+                    .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                let writes: WritesRow =
+                    sql_query("SELECT current_setting('transaction_read_only') = 'off' AS it_does")
+                        .get_result(conn)?;
+                if writes.it_does {
+                    Ok(())
+                } else {
+                    Err(StoreError::Unavailable("the database is read-only".into()).into())
+                }
             })
             .await
     }
@@ -167,6 +194,20 @@ impl OperatorStore for PostgresStore {
     async fn gauges(&self) -> Result<SystemGauges, StoreError> {
         self.database.run_long_read(gauges_on_conn).await
     }
+}
+
+/// The language of messages.
+#[derive(QueryableByName)]
+struct LanguageRow {
+    #[diesel(sql_type = Text)]
+    language: String,
+}
+
+/// Whether the database takes changes.
+#[derive(QueryableByName)]
+struct WritesRow {
+    #[diesel(sql_type = Bool)]
+    it_does: bool,
 }
 
 fn system_state_on_conn(conn: &mut PgConnection) -> Result<SystemState, Failure> {

@@ -9,6 +9,7 @@ use callq_domain::{Identity, StoreError, TokenHash};
 use diesel::sql_types::{Array, Binary};
 use diesel::{PgConnection, RunQueryDsl, sql_query};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::rows::user::IdentityRow;
 use crate::{Database, Failure};
@@ -26,15 +27,22 @@ struct Waiting {
 }
 
 impl TokenLookups {
-    /// Looks a token up.
+    /// Looks a token up. Whoever has to wait for the look-up of others and then for its own waits no
+    /// longer than for one.
     pub(crate) async fn find(self: &Arc<Self>, database: &Database, hash: TokenHash) -> Answer {
-        loop {
-            // A look-up breaks off with the thread that runs it, as when a server stops. Whoever
-            // waited for it asks again.
-            if let Ok(answer) = self.ask(database, hash).await {
-                return answer;
+        let asking = async {
+            loop {
+                // A look-up breaks off with the thread that runs it, as when a server stops. Whoever
+                // waited for it asks again.
+                if let Ok(answer) = self.ask(database, hash).await {
+                    return answer;
+                }
             }
-        }
+        };
+        timeout(Database::BRIEF, asking).await.unwrap_or_else(|_| {
+            let cause = "the token could not be looked up in time";
+            Err(StoreError::Unavailable(cause.into()))
+        })
     }
 
     fn ask(self: &Arc<Self>, database: &Database, hash: TokenHash) -> oneshot::Receiver<Answer> {

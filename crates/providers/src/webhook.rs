@@ -17,6 +17,9 @@ use standardwebhooks::{
 /// The prefix of a secret that is written in base64.
 const PREFIX: &str = "whsec_";
 
+/// How many seconds a message may be old, or ahead: what Standard Webhooks recommends.
+const TOLERANCE: i64 = 300;
+
 /// A secret shared with a provider, ready to sign and verify. Cheap to clone; `Debug` hides it.
 ///
 /// Read from text: after `whsec_` it must be base64. Without the prefix it is taken as base64 if it
@@ -111,14 +114,24 @@ impl WebhookSecret {
     }
 }
 
-/// Refuses a timestamp so far off that subtracting it from the present would overflow, which the
-/// crate below does unchecked.
+/// Refuses a timestamp that is too far off, and says how far: a clock that is wrong is found by that.
+/// So far off that subtracting it would overflow, which the crate below does unchecked, is refused
+/// first.
 fn timestamp_in_range(headers: &dyn EventHeaders) -> Result<(), EventRejection> {
     let seconds = headers
         .get(HEADER_WEBHOOK_TIMESTAMP)
         .and_then(|text| text.parse::<i64>().ok());
     match seconds {
-        Some(seconds) if (0..=i64::from(u32::MAX) * 2).contains(&seconds) => Ok(()),
+        Some(seconds) if (0..=i64::from(u32::MAX) * 2).contains(&seconds) => {
+            let late = chrono::Utc::now().timestamp() - seconds;
+            match late.abs() {
+                ..=TOLERANCE => Ok(()),
+                off => Err(unauthentic(format_args!(
+                    "webhook-timestamp is {off} s {} this server's clock, more than {TOLERANCE} s",
+                    if late > 0 { "behind" } else { "ahead of" }
+                ))),
+            }
+        }
         _ => Err(unauthentic(
             "webhook-timestamp must be the time of sending in seconds since 1970",
         )),

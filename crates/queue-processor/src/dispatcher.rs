@@ -1,5 +1,6 @@
 //! Placement: each reserved call is sent to its provider once, and its result recorded.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use callq_domain::{
     Attempt, CallProvider, Ending, EndingEffect, Fence, Outcome, Placement, PlacementReport,
     PlacementRequest, Providers, Return,
 };
+use futures_util::FutureExt as _;
 use log::{error, info, warn};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
@@ -48,14 +50,30 @@ impl Door {
 }
 
 /// How long a result that cannot be recorded is kept from the one who waits at the door.
-const DOOR_PATIENCE: Duration = Duration::from_secs(10);
+const DOOR_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between attempts to record a result while the database is away.
+const RECORD_AGAIN: Duration = Duration::from_millis(500);
+
+/// The same, at most, for a result on which the store fails.
+const LONGEST_RECORD_PAUSE: Duration = Duration::from_secs(60);
 
 /// Takes reservations until the engine is gone, each placed by a task of its own.
 pub(crate) async fn run(this: Arc<Dispatcher>, mut reservations: Reservations) {
     while let Some(reservation) = reservations.recv().await {
         let dispatcher = Arc::clone(&this);
-        this.in_flight
-            .spawn(async move { dispatcher.place(reservation).await });
+        this.in_flight.spawn(async move {
+            let attempt = reservation.call.request.attempt;
+            let placing = AssertUnwindSafe(dispatcher.place(reservation)).catch_unwind();
+            if placing.await.is_err() {
+                // Whether anything was sent is not known, so its provider is asked.
+                let reason = "its placement broke off by a defect".to_owned();
+                error!(call_id:% = attempt.call_id, attempt = attempt.number; "a placement panicked");
+                record_however_long(|| dispatcher.engine.record_unknown(attempt, reason.clone()))
+                    .await;
+                dispatcher.doubt.notify_one();
+            }
+        });
     }
 }
 
@@ -201,10 +219,14 @@ impl Dispatcher {
     }
 }
 
+/// A result that is lost would leave its call in its slot, and nobody asking about it: so it is kept
+/// for as long as the server runs, even if the store takes it for a defect. That may be a fault it
+/// does not know.
 async fn record_however_long<T, F>(attempt: impl Fn() -> F) -> Option<T>
 where
     F: Future<Output = Result<T, EngineError>>,
 {
+    let mut pause = RECORD_AGAIN;
     loop {
         match attempt().await {
             Ok(value) => return Some(value),
@@ -212,12 +234,11 @@ where
             Err(EngineError::ShuttingDown) => return None,
             Err(EngineError::Internal(cause)) => {
                 error!("a placement's result could not be recorded: {cause}");
-                return None;
+                pause = (pause * 2).min(LONGEST_RECORD_PAUSE);
             }
-            Err(EngineError::Unavailable(_) | EngineError::Overloaded) => {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
+            Err(EngineError::Unavailable(_) | EngineError::Overloaded) => pause = RECORD_AGAIN,
         }
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The dispatcher with a provider and a store that do as they are told: nothing is sent without a
 //! lease, nothing is sent twice, and every result is recorded for what it proves.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ enum Told {
 /// Gives out one call, then records what it is told.
 struct FakeStore {
     calls: Mutex<Vec<ReservedCall>>,
+    /// How often it fails to record a placement, as if by a defect, before it does.
+    fails: AtomicU32,
     told: mpsc::UnboundedSender<Told>,
 }
 
@@ -65,6 +68,14 @@ impl EngineStore for FakeStore {
         _: ServerId,
         batch: &ProgressBatch,
     ) -> Result<ProgressOutcome, StoreError> {
+        let fail = |left: u32| left.checked_sub(1);
+        if self
+            .fails
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fail)
+            .is_ok()
+        {
+            return Err(StoreError::Internal("a message not understood".into()));
+        }
         let mut outcome = ProgressOutcome::default();
         for (attempt, _) in &batch.placed {
             let _ = self.told.send(Told::Placed(*attempt));
@@ -128,6 +139,11 @@ struct Story {
 
 /// Plays one reserved call through the dispatcher.
 async fn play(act: Act, lease: Duration, provider: &str) -> Story {
+    play_with(act, lease, provider, 0).await
+}
+
+/// The same with a store that fails to record so often before it does.
+async fn play_with(act: Act, lease: Duration, provider: &str, fails: u32) -> Story {
     let name = ProviderName::new("fake").expect("a name");
     let call = ReservedCall {
         item_id: QueueItemId::new(),
@@ -152,6 +168,7 @@ async fn play(act: Act, lease: Duration, provider: &str) -> Story {
     let (tell, mut told) = mpsc::unbounded_channel();
     let store = Arc::new(FakeStore {
         calls: Mutex::new(vec![call]),
+        fails: AtomicU32::new(fails),
         told: tell,
     });
     let (engine, reservations) = Engine::spawn(store, ServerId::new(), EngineOptions::default());
@@ -263,4 +280,19 @@ async fn a_refusal_ends_the_call_and_a_provider_this_server_lacks_puts_it_back()
         "{:?}",
         nobody.told
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_on_which_the_store_fails_is_kept_and_recorded_in_the_end() {
+    let placed = Placement::Placed {
+        execution_id: ExecutionId::new("x").expect("an id"),
+    };
+    let story = play_with(Act::Answer(placed), LONG, "fake", 4).await;
+
+    assert!(
+        matches!(story.told[..], [Told::Placed(_)]),
+        "{:?}",
+        story.told
+    );
+    assert_eq!(story.asked, 1);
 }

@@ -21,7 +21,8 @@ pub(crate) fn since_boot() -> Duration {
 ///
 /// Counted from *before* the renewal was sent, so that it never outlasts the lease the database
 /// granted.
-pub(crate) struct Lease {
+#[derive(Debug)]
+pub struct Lease {
     until: Mutex<Duration>,
 }
 
@@ -41,18 +42,18 @@ impl Lease {
         *until = (*until).max(asked_at + length);
     }
 
+    /// Whether at least `needed` of the lease is left.
+    pub(crate) fn leaves(&self, needed: Duration) -> bool {
+        self.left() >= needed
+    }
+
     /// How much of the lease is left.
-    pub(crate) fn left(&self) -> Duration {
+    pub fn left(&self) -> Duration {
         let until = *self
             .until
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         until.saturating_sub(since_boot())
-    }
-
-    /// Whether at least `needed` of the lease is left.
-    pub(crate) fn leaves(&self, needed: Duration) -> bool {
-        self.left() >= needed
     }
 }
 

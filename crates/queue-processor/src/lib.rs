@@ -35,6 +35,9 @@ mod keeper;
 mod lease;
 mod processor;
 mod reconciler;
+#[cfg(test)]
+mod reconciler_tests;
 
 pub use auditor::{AuditReport, spawn_auditor};
+pub use lease::Lease;
 pub use processor::{Processor, ProcessorOptions};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use callq_concurrency::{Engine, Reservations};
 use callq_domain::{DirectoryStore, OwnershipStore, Providers, ServerId, StoreError};
 use log::{error, info, warn};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +53,7 @@ pub struct Processor {
     keeper: Arc<Keeper>,
     in_flight: TaskTracker,
     tasks: Vec<JoinHandle<()>>,
+    dispatching: watch::Receiver<()>,
 }
 
 impl Processor {
@@ -110,8 +111,13 @@ impl Processor {
             provider_timeout: options.provider_timeout,
             doubt,
         });
+        // Closed by the dispatcher's end, however it comes.
+        let (dispatches, dispatching) = watch::channel(());
         let tasks = vec![
-            tokio::spawn(dispatcher::run(dispatcher, reservations)),
+            tokio::spawn(async move {
+                let _dispatches = dispatches;
+                dispatcher::run(dispatcher, reservations).await;
+            }),
             watched("lease", {
                 let it = Arc::clone(&keeper);
                 move || keeper::keep_lease(Arc::clone(&it))
@@ -128,7 +134,21 @@ impl Processor {
             keeper,
             in_flight,
             tasks,
+            dispatching,
         })
+    }
+
+    /// This server's lease, to be shown.
+    #[must_use]
+    pub fn lease(&self) -> Arc<Lease> {
+        Arc::clone(&self.keeper.lease)
+    }
+
+    /// Waits until nobody takes what the engine reserves any more: a defect, after which this server
+    /// can place nothing and has to be started anew, with its process.
+    pub async fn failed(&self) {
+        let mut dispatching = self.dispatching.clone();
+        while dispatching.changed().await.is_ok() {}
     }
 
     /// Stops reserving, lets placements in flight finish for at most `grace`, and ends this

@@ -1,5 +1,6 @@
 //! Calls whose state is in doubt: asked about until there is proof, never dialled on a guess.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use callq_domain::{
     DoubtfulCall, Ending, EventSink, LookUp, Outcome, OwnershipStore, Providers, ReportedStatus,
     Return, ServerId, StatusEvent,
 };
+use futures_util::FutureExt as _;
 use futures_util::stream::{self, StreamExt as _};
 use log::{error, info, warn};
 use tokio::sync::Notify;
@@ -113,10 +115,15 @@ impl Reconciler {
                     warn!(call_id:% = id; "could not be given up yet: {cause}");
                     return;
                 }
-                if let Some(provider) = self.providers.get(&doubtful.call.provider)
-                    && let Err(cause) = provider.hang_up(&execution_id).await
-                {
-                    warn!(call_id:% = id; "an overlong call could not be hung up: {cause}");
+                if let Some(provider) = self.providers.get(&doubtful.call.provider) {
+                    let hung_up = self.bounded(provider.hang_up(&execution_id)).await;
+                    let cause = match hung_up {
+                        Ok(answer) => answer.err().map(|cause| cause.to_string()),
+                        Err(why) => Some(why.to_owned()),
+                    };
+                    if let Some(cause) = cause {
+                        warn!(call_id:% = id; "an overlong call could not be hung up: {cause}");
+                    }
                 }
                 self.time_out(doubtful).await;
             }
@@ -171,12 +178,20 @@ impl Reconciler {
                 reason: "its provider is not configured on this server".into(),
             };
         };
-        match tokio::time::timeout(self.provider_timeout, provider.look_up(doubtful.call.id)).await
-        {
+        match self.bounded(provider.look_up(doubtful.call.id)).await {
             Ok(answer) => answer,
-            Err(_) => LookUp::Unclear {
-                reason: "no answer in time".into(),
-            },
+            Err(why) => LookUp::Unclear { reason: why.into() },
+        }
+    }
+
+    /// What a provider says, or why it says nothing. One that panics must not keep those from being
+    /// asked whose calls are in doubt beside its own.
+    async fn bounded<T>(&self, asking: impl Future<Output = T>) -> Result<T, &'static str> {
+        let asking = AssertUnwindSafe(asking).catch_unwind();
+        match tokio::time::timeout(self.provider_timeout, asking).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err("the provider's module failed"),
+            Err(_) => Err("no answer in time"),
         }
     }
 

@@ -131,7 +131,7 @@ fn migrate(url: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 
 /// Where the files go: into memory where there is plenty, because making a database creates some
 /// 300 files, which was measured five times faster there than on a disk. `TMPDIR` overrides it.
-fn scratch() -> PathBuf {
+pub(crate) fn scratch() -> PathBuf {
     const ENOUGH_KIB: u64 = 4 << 20;
     let memory = PathBuf::from("/dev/shm");
     if env::var_os("TMPDIR").is_none() && free_kib(&memory).is_some_and(|free| free >= ENOUGH_KIB) {
@@ -147,7 +147,7 @@ fn free_kib(path: &Path) -> Option<u64> {
 }
 
 /// The pipe stays with the returned value; it is not inherited by other children.
-fn guard(data_dir: &Path) -> std::io::Result<Child> {
+pub(crate) fn guard(data_dir: &Path) -> std::io::Result<Child> {
     Command::new("/bin/sh")
         .args(["-c", GUARDIAN])
         .arg(data_dir)

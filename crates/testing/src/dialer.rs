@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use self::carrier::Carrier;
 
-pub use self::behaviour::{Behaviour, Course, Telling};
+pub use self::behaviour::{Behaviour, Course, LookUps, Telling};
 pub use self::ledger::{Deed, Ledger, LedgerEntry};
 pub use self::state::Dial;
 
@@ -130,7 +130,17 @@ impl FakeDialer {
 
     /// Look-ups are answered with this status and no body; `None` goes back to the truth.
     pub fn answer_look_ups_with(&self, status: Option<u16>) {
-        self.carrier().lock().look_up_status = status;
+        self.do_with_look_ups(status.map_or(LookUps::Truth, LookUps::Status));
+    }
+
+    /// What is done with look-ups from now on.
+    pub fn do_with_look_ups(&self, what: LookUps) {
+        self.carrier().lock().look_ups = what;
+    }
+
+    /// Hang-ups are answered with this status and do nothing; `None` goes back to ending calls.
+    pub fn answer_hang_ups_with(&self, status: Option<u16>) {
+        self.carrier().lock().hang_up_status = status;
     }
 
     /// Calls accepted from now on end by themselves as `completed` after this time. Their event is

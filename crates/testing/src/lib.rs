@@ -14,8 +14,12 @@
 mod cluster;
 mod database;
 mod dialer;
+mod link;
+mod own_cluster;
 
 pub use database::TestDatabase;
 pub use dialer::{
-    Behaviour, Course, Deed, Dial, DialerOptions, FakeDialer, Ledger, LedgerEntry, Telling,
+    Behaviour, Course, Deed, Dial, DialerOptions, FakeDialer, Ledger, LedgerEntry, LookUps, Telling,
 };
+pub use link::Link;
+pub use own_cluster::OwnCluster;

@@ -147,7 +147,7 @@ fn user_from_sql(world: &World, like: &User, n: u32) -> User {
     use sha2::Digest;
     let token = format!("{}-{n}", like.token);
     let hash = sha2::Sha256::digest(token.as_bytes()).to_vec();
-    let mut conn = PgConnection::establish(world.database.url()).expect("the database is up");
+    let mut conn = PgConnection::establish(&world.database_url).expect("the database is up");
     #[derive(QueryableByName)]
     struct Row {
         #[diesel(sql_type = diesel::sql_types::Text)]

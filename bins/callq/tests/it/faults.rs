@@ -2,6 +2,7 @@
 //! order: slot, place and record end as they should, and nobody is dialled twice.
 
 use callq_testing::{Behaviour, Deed};
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::harness::{PATIENCE, World, number};
@@ -201,23 +202,29 @@ async fn an_end_that_comes_before_the_answer_frees_the_slot_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_overlong_call_is_asked_about_and_ended() {
-    let world = World::new(10).with("MAX_CALL_SECONDS", "1");
-    let server = world.serve();
-    let ada = world.user(&server, "ada", 1).await;
-    assert_eq!(ada.call(1).await.status, 200);
-    assert_eq!(ada.call(2).await.status, 202);
+async fn an_overlong_call_is_asked_about_and_ended_whether_or_not_it_can_be_hung_up() {
+    join_all([None, Some(500)].map(|hang_ups| async move {
+        let world = World::new(10).with("MAX_CALL_SECONDS", "1");
+        let server = world.serve();
+        let ada = world.user(&server, "ada", 1).await;
+        world.dialer.answer_hang_ups_with(hang_ups);
+        assert_eq!(ada.call(1).await.status, 200);
+        assert_eq!(ada.call(2).await.status, 202);
 
-    let dials = world.dialer.wait_for_dials(2, PATIENCE);
+        let ended =
+            "SELECT count(*) FROM call_records WHERE status = 'failed' AND reason = 'timed_out'";
+        let counted = format!("{ended} AND phone_number = '{}'", number(1));
+        world.until_count(&counted, 1).await;
 
-    assert_eq!(dials[1].to, number(2));
-    assert!(world.dialer.ledger().count(Deed::LookUp) >= 1);
-    assert_eq!(
-        world.count(
-            "SELECT count(*) FROM call_records WHERE status = 'failed' AND reason = 'timed_out'"
-        ),
-        1
-    );
+        let dials = world.dialer.wait_for_dials(2, PATIENCE);
+        assert_eq!(dials[1].to, number(2));
+        let ledger = world.dialer.ledger();
+        assert!(ledger.count(Deed::LookUp) >= 1 && ledger.count(Deed::HangUp) >= 1);
+        // An end that comes after all changes nothing.
+        assert_eq!(world.dialer.end(dials[0].call_id).expect("delivered"), 200);
+        assert_eq!(world.count(&counted), 1);
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,17 +1,17 @@
 //! The real binary on a database of its own, with a dialer that keeps a ledger, and a small
 //! client: what the system tests stand on.
 
+mod server;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use callq_testing::{FakeDialer, TestDatabase};
 use reqwest::Method;
 use serde_json::{Value, json};
+
+pub(crate) use self::server::Server;
 
 /// How long anything that must happen may take before the test gives up. Generous: it is only
 /// reached when something is broken.
@@ -30,19 +30,28 @@ pub(crate) fn callq() -> Command {
 
 /// A database, a dialer, and the servers started on them.
 pub(crate) struct World {
-    pub database: TestDatabase,
+    pub database_url: String,
     pub dialer: FakeDialer,
     pub settings: BTreeMap<&'static str, String>,
     client: reqwest::Client,
+    // Dropped last, if it is this world's own.
+    _database: Option<TestDatabase>,
 }
 
 impl World {
     /// A world with a system limit, whose sweep is far too rare to move anything.
     pub(crate) fn new(system_limit: u32) -> Self {
-        let dialer = FakeDialer::start();
         let database = TestDatabase::new();
+        let mut world = Self::on(database.url(), system_limit);
+        world._database = Some(database);
+        world
+    }
+
+    /// The same on a database that is somebody else's.
+    pub(crate) fn on(database_url: &str, system_limit: u32) -> Self {
+        let dialer = FakeDialer::start();
         let settings = BTreeMap::from([
-            ("DATABASE_URL", database.url().to_owned()),
+            ("DATABASE_URL", database_url.to_owned()),
             ("PORT", "0".to_owned()),
             ("SYSTEM_CONCURRENT_CALLS_LIMIT", system_limit.to_string()),
             ("QUEUE_PROCESSOR_INTERVAL", "3600000".to_owned()),
@@ -53,10 +62,11 @@ impl World {
             ("RUST_LOG", "info,callq=debug".to_owned()),
         ]);
         Self {
-            database,
+            database_url: database_url.to_owned(),
             dialer,
             settings,
             client: reqwest::Client::new(),
+            _database: None,
         }
     }
 
@@ -122,11 +132,17 @@ impl World {
 
     /// The status a server answers to a status event signed with the dialer's secret.
     pub(crate) async fn signed_event(&self, server: &Server, event: Value) -> u16 {
-        let body = event.to_string();
         let now = chrono::Utc::now().timestamp();
+        self.event_signed_at(server, event, now).await.status
+    }
+
+    /// What a server answers to a status event signed with the dialer's secret at a time.
+    pub(crate) async fn event_signed_at(&self, server: &Server, event: Value, now: i64) -> Answer {
+        let body = event.to_string();
         let webhook = standardwebhooks::Webhook::new(self.dialer.secret()).expect("a secret");
         let signature = webhook.sign("e", now, body.as_bytes()).expect("signed");
-        self.client
+        let answer = self
+            .client
             .post(format!("{}/api/webhooks/http", server.address))
             .header("content-type", "application/json")
             .header("webhook-id", "e")
@@ -135,9 +151,8 @@ impl World {
             .body(body)
             .send()
             .await
-            .expect("an answer")
-            .status()
-            .as_u16()
+            .expect("an answer");
+        Answer::read(answer).await
     }
 
     /// An administrator, talking to the same server as `user`.
@@ -154,7 +169,7 @@ impl World {
             #[diesel(sql_type = diesel::sql_types::BigInt)]
             n: i64,
         }
-        let mut conn = PgConnection::establish(self.database.url()).expect("the database is up");
+        let mut conn = PgConnection::establish(&self.database_url).expect("the database is up");
         diesel::sql_query(format!("SELECT ({query})::bigint AS n"))
             .get_result::<Row>(&mut conn)
             .expect("a number")
@@ -175,106 +190,6 @@ impl World {
     }
 }
 
-/// A running `callq serve`.
-pub(crate) struct Server {
-    child: Child,
-    pub address: String,
-    log: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    pub(crate) fn start(settings: &BTreeMap<&'static str, String>) -> Self {
-        let mut child = callq()
-            .envs(settings)
-            .arg("serve")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("callq starts");
-        let (found, address) = mpsc::channel();
-        let stdout = child.stdout.take().expect("piped");
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(address) = line.strip_prefix("callq is serving on ") {
-                    let _ = found.send(address.to_owned());
-                }
-            }
-        });
-        let log = Arc::new(Mutex::new(String::new()));
-        let stderr = child.stderr.take().expect("piped");
-        let into = Arc::clone(&log);
-        let reader = std::thread::spawn(move || {
-            let mut stderr = BufReader::new(stderr);
-            let mut line = String::new();
-            while stderr.read_line(&mut line).is_ok_and(|n| n > 0) {
-                into.lock().expect("no panic while held").push_str(&line);
-                line.clear();
-            }
-        });
-        match address.recv_timeout(PATIENCE) {
-            Ok(address) => Self {
-                child,
-                address,
-                log,
-                reader: Some(reader),
-            },
-            Err(_) => {
-                let _ = child.kill();
-                panic!(
-                    "callq did not start:\n{}",
-                    log.lock().expect("no panic while held")
-                );
-            }
-        }
-    }
-
-    /// Everything logged so far.
-    pub(crate) fn log(&self) -> String {
-        self.log.lock().expect("no panic while held").clone()
-    }
-
-    /// Kill -9; returns everything it logged.
-    pub(crate) fn kill(mut self) -> String {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
-        self.finish_reading()
-    }
-
-    /// Sends it a signal, such as `STOP`.
-    pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &self.child.id().to_string()])
-            .status()
-            .expect("kill runs");
-        assert!(sent.success());
-    }
-
-    /// SIGTERM, and how it ended.
-    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
-        self.signal("TERM");
-        let status = self.child.wait().expect("it ends");
-        (status, self.finish_reading())
-    }
-
-    fn finish_reading(&mut self) -> String {
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
-        self.log()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- log of {}\n{}", self.address, self.log());
-        }
-    }
-}
-
 /// A user with a token and an agent, talking to one server.
 #[derive(Clone)]
 pub(crate) struct User {
@@ -291,6 +206,27 @@ pub(crate) struct Answer {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub body: Value,
+}
+
+impl Answer {
+    async fn read(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("a body");
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Self {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    /// That it is a 503 as it has to be: a problem that says when to come again.
+    pub(crate) fn assert_unavailable(&self) {
+        assert_eq!(self.status, 503, "{self:?}");
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert!(self.headers.contains_key("retry-after"), "{self:?}");
+        assert_eq!(self.body["error"], "Service unavailable", "{self:?}");
+    }
 }
 
 impl User {
@@ -339,6 +275,29 @@ impl User {
         body: Option<String>,
         headers: &[(&str, &str)],
     ) -> Answer {
+        let answer = self.try_send(method, path, body, headers).await;
+        answer.expect("an answer")
+    }
+
+    /// As [`User::get`], where the connection may break.
+    pub(crate) async fn try_get(&self, path: &str) -> reqwest::Result<Answer> {
+        self.try_send(Method::GET, path, None, &[]).await
+    }
+
+    /// As [`User::call`], where the connection may break.
+    pub(crate) async fn try_call(&self, n: u32) -> reqwest::Result<Answer> {
+        let body = json!({"agentId": self.agent_id, "phoneNumber": number(n)}).to_string();
+        self.try_send(Method::POST, "/api/calls/initiate", Some(body), &[])
+            .await
+    }
+
+    async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        headers: &[(&str, &str)],
+    ) -> reqwest::Result<Answer> {
         let mut request = self
             .client
             .request(method, format!("{}{path}", self.address))
@@ -351,15 +310,7 @@ impl User {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = request.send().await.expect("an answer");
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.expect("a body");
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Answer {
-            status,
-            headers,
-            body,
-        }
+        Ok(Answer::read(request.send().await?).await)
     }
 
     /// Asks for a direct call to the `n`-th of many valid numbers.

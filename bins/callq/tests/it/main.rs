@@ -2,10 +2,12 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod cli;
+mod database_faults;
 mod demo;
 mod door;
 mod faults;
 mod harness;
 mod order;
 mod parked;
+mod provider_faults;
 mod restart;

@@ -10,6 +10,7 @@ use actix_web::http::{Method, header};
 use actix_web::test::TestRequest;
 use actix_web::{App, HttpServer};
 use callq_api::{configure, hash_token};
+use callq_concurrency::EngineError;
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 
@@ -281,4 +282,26 @@ async fn metrics_show_counts_by_template_and_survive_the_database() {
     assert!(text.contains("callq_up 0") && text.contains("callq_http_requests_total"));
     assert!(!text.contains("callq_slots_limit "));
     assert!(text.trim_end().ends_with("# EOF"));
+}
+
+#[actix_web::test]
+async fn readiness_is_503_while_the_engine_can_admit_nothing_and_liveness_stays() {
+    let world = World::new();
+    let ready = || TestRequest::get().uri("/readyz");
+    assert_eq!(world.send(ready()).await.status, 200);
+    for fault in [
+        EngineError::Unavailable("this server's lease is over".into()),
+        EngineError::Internal("a loop of the engine ended".into()),
+        EngineError::ShuttingDown,
+    ] {
+        world.fake.state().engine_fault = Some(fault);
+        let answered = world.send(ready()).await;
+        answered.problem(503);
+        assert!(answered.header("retry-after").is_some());
+        assert!(!answered.text.contains("lease"), "{}", answered.text);
+        let alive = world.send(TestRequest::get().uri("/healthz")).await;
+        assert_eq!(alive.status, 200);
+    }
+    world.fake.state().engine_fault = None;
+    assert_eq!(world.send(ready()).await.status, 200);
 }

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) kept: Vec<KeptAnswer>,
     pub(crate) keeping_fails: bool,
     pub(crate) wakes: u32,
+    /// Why the engine could admit nothing.
+    pub(crate) engine_fault: Option<EngineError>,
     pub(crate) events: VecDeque<Result<EventEffect, EventError>>,
     pub(crate) accepted: Vec<StatusEvent>,
     pub(crate) hang_up: Option<HangUpError>,

@@ -144,6 +144,9 @@ impl Door for Fake {
     fn wake(&self) {
         self.state().wakes += 1;
     }
+    fn ready(&self) -> Result<(), EngineError> {
+        self.state().engine_fault.clone().map_or(Ok(()), Err)
+    }
 }
 
 /// A provider named `fake`. An event is signed if its header `signature` says `good`; its body is

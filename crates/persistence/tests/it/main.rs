@@ -8,6 +8,7 @@ mod campaigns;
 mod directory;
 mod engine;
 mod fairness;
+mod faults;
 mod lanes;
 mod migrations;
 mod model;

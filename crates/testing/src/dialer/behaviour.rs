@@ -26,8 +26,10 @@ pub enum Behaviour {
     AcceptThenMute,
     /// Dials and resets the connection instead of answering.
     AcceptThenReset,
-    /// Dials and answers with this status, as if it had not.
+    /// Dials, breaks down, and answers with this status.
     AcceptThenFail(u16),
+    /// Dials and answers twice, one after the other, with the same execution id.
+    AcceptTwice,
     /// Dials at once and answers this much later.
     SlowAccept(Duration),
     /// Dials, ends the call, sends its terminal event, and only then answers 201.
@@ -46,6 +48,7 @@ impl Behaviour {
             | Self::AcceptThenMute
             | Self::AcceptThenReset
             | Self::AcceptThenFail(_)
+            | Self::AcceptTwice
             | Self::SlowAccept(_)
             | Self::EventFirst { .. } => true,
             Self::Refuse(_) | Self::Busy { .. } | Self::Mute | Self::Reset | Self::Garbage => false,
@@ -89,4 +92,18 @@ impl Course {
             telling: Telling::Once,
         }
     }
+}
+
+/// What is done with look-ups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LookUps {
+    /// They are answered truthfully.
+    #[default]
+    Truth,
+    /// They are answered with this status and no body.
+    Status(u16),
+    /// They are answered 200 with what is no JSON.
+    Garbage,
+    /// They are never answered.
+    Mute,
 }

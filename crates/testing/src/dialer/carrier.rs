@@ -15,7 +15,7 @@ use standardwebhooks::{
 use uuid::Uuid;
 
 use super::DialerOptions;
-use super::behaviour::{Behaviour, Course, Telling};
+use super::behaviour::{Behaviour, Course, LookUps, Telling};
 use super::courier::{self, Courier, Errand, Event};
 use super::ledger::{Deed, Ledger, LedgerEntry};
 use super::state::{Dial, State};
@@ -23,6 +23,9 @@ use super::wire::{self, Client, Message};
 
 /// Connections that may wait to be taken, for tests that knock with hundreds at once.
 const BACKLOG: i32 = 1024;
+
+/// What is no JSON.
+const GARBAGE: &str = "<html>it works!</html>";
 
 pub(super) struct Carrier {
     pub(super) address: SocketAddr,
@@ -163,7 +166,7 @@ impl Carrier {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match (method, &segments[..]) {
             (Some("POST"), ["calls"]) => return self.place(request, stream),
-            (Some("GET"), ["calls", call_id]) => self.look_up(call_id, stream)?,
+            (Some("GET"), ["calls", call_id]) => return self.look_up(call_id, stream),
             (Some("POST"), ["calls", execution_id, "hangup"]) => {
                 self.hang_up(execution_id, stream)?;
             }
@@ -264,7 +267,7 @@ impl Carrier {
     ) -> io::Result<After> {
         let accepted = json!({ "execution_id": execution_id }).to_string();
         let (status, retry_after, body) = match behaviour {
-            Behaviour::Accept => (201, None, accepted.as_str()),
+            Behaviour::Accept | Behaviour::AcceptTwice => (201, None, accepted.as_str()),
             Behaviour::SlowAccept(time) => {
                 drop(self.wait_until(*time, |state| state.stopped));
                 (201, None, accepted.as_str())
@@ -290,7 +293,7 @@ impl Carrier {
                 retry_after.as_deref(),
                 r#"{"error": "no room, says the test"}"#,
             ),
-            Behaviour::Garbage => (200, None, "<html>it works!</html>"),
+            Behaviour::Garbage => (200, None, GARBAGE),
             Behaviour::Mute | Behaviour::AcceptThenMute => return Ok(After::Hold),
             Behaviour::Reset | Behaviour::AcceptThenReset => return Ok(After::Reset),
         };
@@ -299,15 +302,19 @@ impl Carrier {
         self.record(entry);
         let retry_after = retry_after.map(|value| ("retry-after", value));
         wire::answer(stream, status, retry_after, body)?;
+        if *behaviour == Behaviour::AcceptTwice {
+            wire::answer(stream, status, retry_after, body)?;
+        }
         Ok(After::Keep)
     }
 
-    fn look_up(&self, call_id: &str, stream: &mut TcpStream) -> io::Result<()> {
+    fn look_up(&self, call_id: &str, stream: &mut TcpStream) -> io::Result<After> {
         let Ok(call_id) = call_id.parse() else {
-            return self.refuse_malformed(stream, format!("look-up of {call_id}"));
+            self.refuse_malformed(stream, format!("look-up of {call_id}"))?;
+            return Ok(After::Keep);
         };
         let mut state = self.lock();
-        let forced = state.look_up_status;
+        let told_to = state.look_ups;
         let found = state.up_last(call_id).map(|dial| {
             json!({ "execution_id": dial.execution_id, "status": dial.status }).to_string()
         });
@@ -317,15 +324,21 @@ impl Carrier {
         state.ledger.add(entry);
         drop(state);
         self.changed.notify_all();
-        match (forced, found) {
-            (Some(status), _) => wire::answer(stream, status, None, ""),
-            (None, Some(body)) => wire::answer(stream, 200, None, &body),
-            (None, None) => wire::answer(stream, 404, None, r#"{"error": "no such call"}"#),
+        match (told_to, found) {
+            (LookUps::Mute, _) => return Ok(After::Hold),
+            (LookUps::Status(status), _) => wire::answer(stream, status, None, "")?,
+            (LookUps::Garbage, _) => wire::answer(stream, 200, None, GARBAGE)?,
+            (LookUps::Truth, Some(body)) => wire::answer(stream, 200, None, &body)?,
+            (LookUps::Truth, None) => {
+                wire::answer(stream, 404, None, r#"{"error": "no such call"}"#)?;
+            }
         }
+        Ok(After::Keep)
     }
 
     fn hang_up(&self, execution_id: &str, stream: &mut TcpStream) -> io::Result<()> {
         let mut state = self.lock();
+        let forced = state.hang_up_status;
         let dial = state.execution(execution_id).cloned();
         let entry = dial.as_ref().map(|dial| dial.entry(Deed::HangUp));
         state
@@ -333,6 +346,9 @@ impl Carrier {
             .add(entry.unwrap_or_else(|| LedgerEntry::of(Deed::HangUp)));
         drop(state);
         self.changed.notify_all();
+        if let Some(status) = forced {
+            return wire::answer(stream, status, None, r#"{"error": "says the test"}"#);
+        }
         let up = dial.filter(|dial| dial.ended.is_none());
         let Some(up) = up else {
             return wire::answer(stream, 404, None, r#"{"error": "no such call up"}"#);

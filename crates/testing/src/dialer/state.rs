@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::behaviour::{Behaviour, Course};
+use super::behaviour::{Behaviour, Course, LookUps};
 use super::ledger::{Deed, Ledger, LedgerEntry};
 use super::wire::Message;
 
@@ -99,7 +99,8 @@ pub(super) struct State {
     pub(super) dials: Vec<Dial>,
     pub(super) next: VecDeque<Behaviour>,
     pub(super) behaviour: Arc<Decision>,
-    pub(super) look_up_status: Option<u16>,
+    pub(super) look_ups: LookUps,
+    pub(super) hang_up_status: Option<u16>,
     pub(super) course: Option<Arc<Direction>>,
     pub(super) executions: u64,
     pub(super) connections: HashMap<u64, TcpStream>,
@@ -113,7 +114,8 @@ impl State {
             dials: Vec::new(),
             next: VecDeque::new(),
             behaviour: Arc::new(|_| Behaviour::Accept),
-            look_up_status: None,
+            look_ups: LookUps::default(),
+            hang_up_status: None,
             course: None,
             executions: 0,
             connections: HashMap::new(),
