@@ -25,7 +25,8 @@ async fn who_finds_no_connection_is_told_in_time_and_its_work_never_begins() {
         let (began, begun) = oneshot::channel();
         let pool = pool.clone();
         let task = tokio::spawn(async move {
-            pool.run(move |_| {
+            // A transaction that may be idle for longer than most.
+            pool.run_long_read(move |_| {
                 let _ = began.send(());
                 let _ = until_free.blocking_recv();
                 Ok(())
@@ -127,5 +128,4 @@ async fn a_database_that_takes_no_changes_is_not_ready() {
         matches!(ready, Err(StoreError::Unavailable(_))),
         "{ready:?}"
     );
-    assert_eq!(store.foreign_messages().await, Ok(None));
 }
