@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// connection five, and the machine is busy.
 const BOUND: TimeDelta = TimeDelta::seconds(15);
 
+/// What a request is counted as that has no answer in the end.
+pub(crate) const GIVEN_UP: &str = "direct calls given up";
+
 /// What all clients share.
 pub(crate) struct World {
     pub http: reqwest::Client,
@@ -184,7 +187,7 @@ impl Client {
             .send(Method::POST, "/api/calls/initiate", Some(&key), Some(&body))
             .await;
         let Some(answer) = asked else {
-            self.world.notes.count("direct calls given up");
+            self.world.notes.count(GIVEN_UP);
             return;
         };
         let Some(mut accepted) = self.accepted(&answer, kind >= 12) else {

@@ -10,6 +10,7 @@ use diesel::sql_types::{Bool, Nullable, Text, Uuid as SqlUuid};
 use uuid::Uuid;
 
 use crate::cli::Plan;
+use crate::client::GIVEN_UP;
 use crate::notes::{Accepted, Notes, Promise};
 use crate::sql;
 
@@ -144,6 +145,7 @@ fn judge_acceptance(records: &[Record], accepted: &[Accepted], ledger: &Ledger, 
         .filter_map(|it| Some((it.call?, it)))
         .collect();
     let started = ledger.starts_per_call();
+    let mut told: HashSet<Uuid> = HashSet::new();
     for one in accepted {
         let record = one
             .item
@@ -156,10 +158,22 @@ fn judge_acceptance(records: &[Record], accepted: &[Accepted], ledger: &Ledger, 
             );
             continue;
         };
+        told.extend(record.call);
         if one.cancelled && record.status != "cancelled" {
             let how = format!("{one:?} was cancelled and is {}", record.status);
             notes.broken(Promise::WithdrawnStaysWithdrawn, how);
         }
+    }
+    // A client that gave up may have been accepted all the same.
+    let strangers: Vec<Uuid> = ledger
+        .of(Deed::Start)
+        .filter(|start| start.call_type.as_deref() == Some("direct"))
+        .filter_map(|start| start.call_id)
+        .filter(|call| !told.contains(call))
+        .collect();
+    if strangers.len() as u64 > notes.count_of(GIVEN_UP) {
+        let how = format!("put up without anybody having been told: {strangers:?}");
+        notes.broken(Promise::OneCallPerRequest, how);
     }
     for record in records {
         let withdrawn = record.outcome.is_none();

@@ -20,6 +20,9 @@ pub(crate) enum Promise {
     SystemLimit,
     /// What was accepted ends in a terminal state.
     NothingLost,
+    /// A request that is sent again under its key is one call, and nobody is called who was not asked
+    /// for.
+    OneCallPerRequest,
     /// What was put up is known, and ended as it did.
     RecordsAreTrue,
     /// What was confirmed as cancelled is not dialled, nor what expired.
@@ -37,12 +40,13 @@ pub(crate) enum Promise {
 }
 
 impl Promise {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::OneDialPerAttempt,
         Self::OneStartPerCall,
         Self::UserLimit,
         Self::SystemLimit,
         Self::NothingLost,
+        Self::OneCallPerRequest,
         Self::RecordsAreTrue,
         Self::WithdrawnStaysWithdrawn,
         Self::DirectFirst,
@@ -59,6 +63,7 @@ impl Promise {
             Self::UserLimit => "users' limits, as the dialer saw them",
             Self::SystemLimit => "the system's limit, as the dialer saw it",
             Self::NothingLost => "all that was accepted has ended",
+            Self::OneCallPerRequest => "one call for each request",
             Self::RecordsAreTrue => "records agree with the dialer",
             Self::WithdrawnStaysWithdrawn => "nothing cancelled or expired was dialled",
             Self::DirectFirst => "direct calls first",
@@ -173,6 +178,11 @@ impl Notes {
 
     pub(crate) fn database_back(&self) -> Vec<DateTime<Utc>> {
         self.book().database_back.clone()
+    }
+
+    /// How often something was counted.
+    pub(crate) fn count_of(&self, what: &str) -> u64 {
+        self.book().counts.get(what).copied().unwrap_or(0)
     }
 
     pub(crate) fn counts(&self) -> Vec<(&'static str, u64)> {
