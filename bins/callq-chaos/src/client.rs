@@ -194,7 +194,9 @@ impl Client {
             return;
         };
         self.world.notes.count("direct calls accepted");
+        accepted.expires = kind < 6;
         if let (Some(item), 12..20) = (accepted.item, kind) {
+            accepted.cancelling = true;
             accepted.cancelled = self.cancel(item).await;
         }
         self.world.notes.accepted(accepted);
@@ -207,7 +209,9 @@ impl Client {
             item: id(&answer.body["queue"]["id"]),
             call: id(&answer.body["callId"]),
             at: Utc::now(),
+            cancelling: false,
             cancelled: false,
+            expires: false,
             plain,
         };
         let named = accepted.item.is_some() || accepted.call.is_some();

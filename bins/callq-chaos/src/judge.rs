@@ -6,17 +6,23 @@ use std::path::Path;
 use callq_testing::{Deed, Ledger};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use uuid::Uuid;
 
 use crate::cli::Plan;
 use crate::client::GIVEN_UP;
 use crate::notes::{Accepted, Notes, Promise};
+use crate::round::{CONTACTS, MAX_CALL_SECONDS};
 use crate::sql;
 
 /// Between a client's answer and what the dialer sees of it may lie a reservation that was made
 /// before the call was asked for, by a server that then slept.
 const SIGHT: TimeDelta = TimeDelta::seconds(5);
+
+/// The database and the dialer read the same clock, at moments of their own.
+const CLOCK: TimeDelta = TimeDelta::milliseconds(5);
+
+const MAX_CALL: TimeDelta = TimeDelta::seconds(MAX_CALL_SECONDS);
 
 /// What became of an item, as the database has it.
 #[derive(QueryableByName)]
@@ -31,11 +37,15 @@ struct Record {
     outcome: Option<String>,
     #[diesel(sql_type = Bool)]
     timed_out: bool,
+    #[diesel(sql_type = Timestamptz)]
+    reserved_at: DateTime<Utc>,
+    #[diesel(sql_type = Timestamptz)]
+    finished_at: DateTime<Utc>,
 }
 
 const RECORDS: &str = "SELECT id AS item, call_id AS call, status::text AS status, \
-    outcome::text AS outcome, reason IS NOT DISTINCT FROM 'timed_out' AS timed_out \
-    FROM call_queue_history";
+    outcome::text AS outcome, reason IS NOT DISTINCT FROM 'timed_out' AS timed_out, \
+    coalesce(reserved_at, finished_at) AS reserved_at, finished_at FROM call_queue_history";
 
 /// Campaign calls that were reserved while a direct call of their user waited, due and never tried
 /// before. A call that was tried and came back may wait for its provider.
@@ -73,6 +83,15 @@ pub(crate) fn judge(
     let accepted = notes.all_accepted();
     judge_acceptance(&records, &accepted, ledger, notes);
     judge_records(&records, ledger, notes);
+    let incomplete = format!(
+        "SELECT format('campaign %s: %s of {CONTACTS} calls have ended', c.id, n.ended) AS line \
+         FROM campaigns c CROSS JOIN LATERAL ( \
+             SELECT count(*) AS ended FROM call_queue_history h WHERE h.campaign_id = c.id) n \
+         WHERE n.ended <> {CONTACTS} LIMIT 20"
+    );
+    for line in sql::lines(&mut conn, &incomplete)? {
+        notes.broken(Promise::NothingLost, line);
+    }
     for line in sql::lines(&mut conn, INVERSIONS)? {
         notes.broken(Promise::DirectFirst, line);
     }
@@ -145,6 +164,7 @@ fn judge_acceptance(records: &[Record], accepted: &[Accepted], ledger: &Ledger, 
         .filter_map(|it| Some((it.call?, it)))
         .collect();
     let started = ledger.starts_per_call();
+    let dialled: HashSet<Uuid> = ledger.of(Deed::Dial).filter_map(|it| it.call_id).collect();
     let mut told: HashSet<Uuid> = HashSet::new();
     for one in accepted {
         let record = one
@@ -159,6 +179,17 @@ fn judge_acceptance(records: &[Record], accepted: &[Accepted], ledger: &Ledger, 
             continue;
         };
         told.extend(record.call);
+        let dialled = record.call.is_some_and(|call| dialled.contains(&call));
+        let why = match record.status.as_str() {
+            "cancelled" if !one.cancelling && record.outcome.is_none() => "nobody cancelled it",
+            "expired" if !one.expires => "it was not to expire",
+            "failed" if !dialled => "it was never dialled",
+            _ => "",
+        };
+        if !why.is_empty() {
+            let how = format!("{one:?} is {}, but {why}", record.status);
+            notes.broken(Promise::NothingLost, how);
+        }
         if one.cancelled && record.status != "cancelled" {
             let how = format!("{one:?} was cancelled and is {}", record.status);
             notes.broken(Promise::WithdrawnStaysWithdrawn, how);
@@ -198,6 +229,22 @@ fn judge_records(records: &[Record], ledger: &Ledger, notes: &Notes) {
     }
     for end in ledger.of(Deed::End) {
         let record = end.call_id.and_then(|call| by_call.get(&call));
+        if let Some(record) = record
+            && record.finished_at + CLOCK < end.at
+        {
+            let how = format!(
+                "call {:?} ended at {} and is recorded as over at {}",
+                end.call_id, end.at, record.finished_at
+            );
+            notes.broken(Promise::RecordsAreTrue, how);
+        }
+        if let Some(record) = record
+            && record.timed_out
+            && record.finished_at - record.reserved_at < MAX_CALL
+        {
+            let how = format!("call {:?} was given up early", end.call_id);
+            notes.broken(Promise::RecordsAreTrue, how);
+        }
         if let Some(record) = record
             && !record.timed_out
             && record.outcome.as_deref() != Some(end.detail.as_str())

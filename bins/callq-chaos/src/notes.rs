@@ -85,9 +85,12 @@ pub(crate) struct Accepted {
     pub call: Option<Uuid>,
     /// When the answer came.
     pub at: DateTime<Utc>,
-    /// Whether its cancellation was confirmed.
+    /// Whether its cancellation was asked for, and whether it was confirmed.
+    pub cancelling: bool,
     pub cancelled: bool,
-    /// Whether it was to wait for a time, or to expire.
+    /// Whether it was to expire.
+    pub expires: bool,
+    /// Whether it was neither to wait for a time nor to expire.
     pub plain: bool,
 }
 

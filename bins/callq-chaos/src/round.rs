@@ -37,10 +37,13 @@ const SECRET: &str = "whsec_Y2hhb3MsIGEgc2VjcmV0IG9mIG5vIGltcG9ydGFuY2U=";
 /// calls of twenty seconds, and look-ups of those whose end was not told.
 const REST: Duration = Duration::from_secs(150);
 
+/// Contacts of each campaign.
+pub(crate) const CONTACTS: usize = 40;
+
 /// As long as callq waits for the dialer, and the longest that a call may take: a twenty-fourth of
 /// it later callq asks about calls whose end it was not told.
 const PROVIDER_TIMEOUT_MS: u64 = 1_000;
-const MAX_CALL_SECONDS: u64 = 240;
+pub(crate) const MAX_CALL_SECONDS: i64 = 240;
 
 /// Runs all rounds, and says whether each went as it should.
 pub(crate) fn run_all(cli: &Cli) -> anyhow::Result<bool> {
@@ -316,7 +319,7 @@ fn send_clients(plan: &Plan, seed: u64, world: &Arc<World>, users: &[User]) -> J
         clients.spawn(Client::new(world, user, seed).ask_for_calls(mean));
         if n % 2 == 0 {
             let client = Client::new(world, user, seed.wrapping_add(500_000));
-            clients.spawn(campaigns::run(client, 40));
+            clients.spawn(campaigns::run(client, CONTACTS));
         }
     }
     clients

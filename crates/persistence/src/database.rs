@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callq_domain::StoreError;
 use diesel::PgConnection;
@@ -275,6 +275,7 @@ impl Database {
         let generation = self.generation();
         let (patience, _over) = Patience::of(bound);
         let course = Course::on(&generation);
+        let _waiting = course.waited_for(Instant::now() + bound);
         let working = async {
             let place = Arc::clone(&generation.places).acquire_owned();
             let Ok(Ok(place)) = timeout(self.recipe.check_out, place).await else {
@@ -292,10 +293,7 @@ impl Database {
         };
         match timeout(bound, working).await {
             Ok(done) => done.inspect_err(|error| self.note(error)),
-            Err(_) => {
-                course.give_up();
-                Err(self.no_answer(bound))
-            }
+            Err(_) => Err(self.no_answer(bound)),
         }
     }
 

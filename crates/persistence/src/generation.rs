@@ -18,7 +18,7 @@ use crate::connections::{Pooled, Rehearsed, SaysOnce, UnnamedStatements, discard
 use crate::failure::one_line;
 use crate::patience::Patience;
 
-/// How long work goes on unanswered after it was given up, which is after four seconds at least,
+/// How long work goes on unanswered after it was given up, which is after three seconds at least,
 /// before its connection counts as lost. What a living server does to long statements is over by then.
 const LEFT_ALONE: Duration = Duration::from_secs(6);
 
@@ -147,15 +147,33 @@ impl Course {
         Begun(Arc::clone(self))
     }
 
-    /// The work is waited for no more.
-    pub(crate) fn give_up(&self) {
-        let stuck =
-            self.state
+    /// Whoever waits for it waits until `due` at most, and is told by dropping this.
+    pub(crate) fn waited_for(self: &Arc<Self>, due: Instant) -> Waiting {
+        Waiting {
+            course: Arc::clone(self),
+            due,
+        }
+    }
+}
+
+/// Somebody who waits for work, for so long or until they go away.
+pub(crate) struct Waiting {
+    course: Arc<Course>,
+    due: Instant,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let (course, generation) = (&self.course, &self.course.generation);
+        // Held over both, so that the end of the work comes before or after.
+        let mut stuck = generation.lock_stuck();
+        let goes_on =
+            course
+                .state
                 .compare_exchange(GOING_ON, STUCK, Ordering::AcqRel, Ordering::Acquire);
-        if stuck.is_ok() {
-            let generation = &self.generation;
+        if goes_on.is_ok() {
             generation.recipe.stuck.fetch_add(1, Ordering::AcqRel);
-            generation.lock_stuck().insert(self.number, Instant::now());
+            stuck.insert(course.number, self.due.max(Instant::now()));
         }
     }
 }
@@ -165,9 +183,10 @@ pub(crate) struct Begun(Arc<Course>);
 
 impl Drop for Begun {
     fn drop(&mut self) {
+        let generation = &self.0.generation;
+        let mut stuck = generation.lock_stuck();
         if self.0.state.swap(OVER, Ordering::AcqRel) == STUCK {
-            let generation = &self.0.generation;
-            generation.lock_stuck().remove(&self.0.number);
+            stuck.remove(&self.0.number);
             generation.recipe.stuck.fetch_sub(1, Ordering::AcqRel);
         }
     }

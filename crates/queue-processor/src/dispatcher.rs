@@ -98,6 +98,8 @@ impl Dispatcher {
             self.put_back(attempt, delay, &reason, &mut door).await;
             return;
         };
+        // Before the lease is looked at: whatever stops this server from here on, it stops in time.
+        let fence = fence(&self.lease, self.placement_bound);
         if !self.lease.leaves(self.placement_bound) {
             // Nothing was sent, and nothing will be: that is proof enough to put it back. The
             // pause keeps a server that cannot prove its life from going round in circles.
@@ -113,7 +115,7 @@ impl Dispatcher {
             "dialing"
         );
         let request = PlacementRequest {
-            fence: fence(self.placement_bound),
+            fence,
             ..call.request.clone()
         };
         let placement = ask(provider, request, self.placement_bound).await;
@@ -242,11 +244,11 @@ where
     }
 }
 
-/// Open for the time of one placement that begins now, which lies within the lease. A server that
-/// wakes up after that finds it closed.
-fn fence(placement_bound: Duration) -> Fence {
-    let end = since_boot() + placement_bound;
-    Fence::new(move || since_boot() < end)
+/// Open for the time of one placement that begins now, and no longer than the lease lasts. A server
+/// that wakes up after that finds it closed.
+pub(crate) fn fence(lease: &Arc<Lease>, placement_bound: Duration) -> Fence {
+    let (lease, end) = (Arc::clone(lease), since_boot() + placement_bound);
+    Fence::new(move || since_boot() < end && !lease.left().is_zero())
 }
 
 /// Asks the provider, for at most `timeout`. A provider that panics answered nothing.

@@ -296,3 +296,17 @@ async fn a_result_on_which_the_store_fails_is_kept_and_recorded_in_the_end() {
     );
     assert_eq!(story.asked, 1);
 }
+
+#[test]
+fn a_fence_is_closed_once_its_time_or_the_lease_is_over() {
+    let lease = Arc::new(Lease::over());
+    assert!(!dispatcher::fence(&lease, LONG).is_open(), "no lease");
+    lease.renewed(since_boot(), LONG);
+    let open = dispatcher::fence(&lease, LONG);
+    assert!(open.is_open());
+    assert!(!dispatcher::fence(&lease, Duration::ZERO).is_open());
+
+    lease.end();
+
+    assert!(!open.is_open());
+}

@@ -1,6 +1,6 @@
 //! This server's proof of life, as its own clock sees it.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -23,23 +23,31 @@ pub(crate) fn since_boot() -> Duration {
 /// granted.
 #[derive(Debug)]
 pub struct Lease {
-    until: Mutex<Duration>,
+    /// `None` once this server has ended it.
+    until: Mutex<Option<Duration>>,
 }
 
 impl Lease {
     pub(crate) fn over() -> Self {
         Self {
-            until: Mutex::new(Duration::ZERO),
+            until: Mutex::new(Some(Duration::ZERO)),
         }
+    }
+
+    fn until(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a renewal for `length` that was asked for at `asked_at`, a [`since_boot`].
     pub(crate) fn renewed(&self, asked_at: Duration, length: Duration) {
-        let mut until = self
-            .until
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *until = (*until).max(asked_at + length);
+        if let Some(until) = self.until().as_mut() {
+            *until = (*until).max(asked_at + length);
+        }
+    }
+
+    /// Nothing may be sent from now on, whatever was or will be granted.
+    pub(crate) fn end(&self) {
+        *self.until() = None;
     }
 
     /// Whether at least `needed` of the lease is left.
@@ -49,10 +57,7 @@ impl Lease {
 
     /// How much of the lease is left.
     pub fn left(&self) -> Duration {
-        let until = *self
-            .until
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let until = self.until().unwrap_or_default();
         until.saturating_sub(since_boot())
     }
 }
@@ -70,5 +75,14 @@ mod tests {
         lease.renewed(now, Duration::from_secs(5));
         assert!(lease.leaves(Duration::from_secs(30)));
         assert!(!lease.leaves(Duration::from_secs(61)));
+    }
+
+    #[test]
+    fn a_lease_that_was_ended_is_not_renewed() {
+        let lease = Lease::over();
+        lease.renewed(since_boot(), Duration::from_secs(60));
+        lease.end();
+        lease.renewed(since_boot(), Duration::from_secs(60));
+        assert!(lease.left().is_zero());
     }
 }

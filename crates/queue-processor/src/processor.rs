@@ -170,6 +170,8 @@ impl Processor {
             task.abort();
         }
         engine.close().await;
+        // What has not been sent by now is another server's to decide.
+        self.keeper.lease.end();
         if let Err(cause) = self.keeper.store.retire(self.keeper.server).await {
             warn!("the lease could not be ended: {cause}");
         }

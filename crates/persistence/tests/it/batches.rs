@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use callq_domain::{Admission, EngineStore, Outcome, SlotBatch, Target};
+use callq_domain::{
+    Admission, Ending, EngineStore, IdempotencyKey, NewDirectCall, Outcome, OwnershipStore,
+    QueueItemId, Repeat, ServerId, SlotBatch, Target,
+};
 
 use crate::scene::{Scene, direct_call, phone_number};
 
@@ -216,5 +219,71 @@ async fn nothing_starts_while_calls_that_should_have_expired_are_left() {
         scene.count("SELECT count(*) FROM call_queue_history WHERE status = 'expired'"),
         2_000
     );
+    scene.assert_counters_equal_rows().await;
+}
+
+/// The caller was told that nothing was accepted, and another server has begun the call since: the
+/// repeat of the request must get that call.
+#[tokio::test]
+async fn a_call_that_was_disowned_when_another_server_had_begun_it_keeps_its_key() {
+    let scene = Scene::new().await;
+    let other = ServerId::new();
+    let lease = Duration::from_secs(60);
+    scene.store.renew_lease(other, lease).await.unwrap();
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    scene.limit(user, 1).await;
+    let up = scene.started_call(user, agent).await;
+    let mut keyed = direct_call(
+        user,
+        agent,
+        Target::Number(phone_number(7).parse().unwrap()),
+    );
+    keyed.idempotency = Some(IdempotencyKey {
+        key: "once".into(),
+        request_hash: [7; 32],
+    });
+    let lost = SlotBatch {
+        admissions: vec![keyed.clone()],
+        ..SlotBatch::default()
+    };
+    let lost = scene.store.settle(scene.server, &lost).await.unwrap();
+    let ends = SlotBatch {
+        endings: vec![Ending {
+            call_id: up.request.attempt.call_id,
+            attempt: None,
+            outcome: Outcome::Completed,
+            execution_id: None,
+            reason: None,
+            duration_seconds: None,
+        }],
+        reserve: 1,
+        ..SlotBatch::default()
+    };
+    let taken = scene.store.settle(other, &ends).await.unwrap().reserved;
+    assert_eq!(taken[0].item_id, keyed.item_id);
+
+    let disowned = SlotBatch {
+        answered: Some(lost.number - 1),
+        disowned: vec![keyed.item_id],
+        ..SlotBatch::default()
+    };
+    scene.store.settle(scene.server, &disowned).await.unwrap();
+
+    let again = SlotBatch {
+        admissions: vec![NewDirectCall {
+            item_id: QueueItemId::new(),
+            ..keyed.clone()
+        }],
+        ..SlotBatch::default()
+    };
+    let again = scene.store.settle(scene.server, &again).await.unwrap();
+    let told = &again.admissions[0];
+    assert!(
+        matches!(told, Admission::Repeated(Repeat::Unanswered(item)) if *item == keyed.item_id)
+            || matches!(told, Admission::Repeated(Repeat::InProgress)),
+        "{told:?}"
+    );
+    assert_eq!(scene.count("SELECT count(*) FROM queue_items"), 2);
     scene.assert_counters_equal_rows().await;
 }

@@ -24,10 +24,11 @@ const PLACES: &str = "2026-11-24-000003_exact_positions";
 const TOKENS: &str = "2026-11-24-000004_find_tokens";
 const ADDITIVE: &str = "2026-11-24-000005_mark_additive_migrations";
 const HAND: &str = "2026-11-25-000000_settle_by_hand";
-const ALL: [&str; 10] = [
-    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND,
+const OWN: &str = "2026-11-25-000001_own_what_can_be_owned";
+const ALL: [&str; 11] = [
+    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN,
 ];
-const NEWEST: &str = HAND;
+const NEWEST: &str = OWN;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
 const OLD_DEPLOYMENT: &str = "

@@ -349,7 +349,10 @@ async fn a_store_is_ready_only_on_the_schema_it_needs() {
     migrations::down(scene.database.url()).unwrap();
     let older = scene.store.ready().await.unwrap_err();
     assert!(matches!(older, StoreError::Unavailable(_)));
-    assert!(older.to_string().contains("settle_by_hand"), "{older}");
+    assert!(
+        older.to_string().contains("own_what_can_be_owned"),
+        "{older}"
+    );
 }
 
 #[tokio::test]

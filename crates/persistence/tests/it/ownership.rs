@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use callq_domain::{
-    Attempt, CallStore, EndingEffect, EngineStore, Outcome, OwnershipStore, ProgressBatch,
-    ReportedStatus, ServerId, SlotBatch, StoreError,
+    Attempt, CallStatus, CallStore, EndingEffect, EngineStore, Outcome, OwnershipStore,
+    ProgressBatch, ReportedStatus, ServerId, SlotBatch, StoreError,
 };
 
 use crate::scene::Scene;
@@ -386,4 +386,36 @@ async fn proof_of_life_outweighs_an_older_proof_of_absence() {
             .returns,
         [None]
     );
+}
+
+/// A server that slept through its lease was taken over itself, its row is gone. What it took now
+/// would be nobody's should it die before it has renewed.
+#[tokio::test]
+async fn a_server_whose_lease_is_over_takes_nothing_over_and_what_is_nobodys_is_found() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let agent = scene.agent(user).await;
+    let call = scene.started_call(user, agent).await.request.attempt;
+    scene.sql("UPDATE servers SET lease_until = clock_timestamp()");
+    let sleeper = ServerId::new();
+
+    assert_eq!(scene.store.adopt_orphans(sleeper).await.unwrap(), []);
+
+    let owner = format!(
+        "SELECT count(*) FROM active_calls WHERE owner = '{}'",
+        scene.server
+    );
+    assert_eq!(scene.count(&owner), 1);
+    // As servers of the versions before left it.
+    scene.sql(&format!(
+        "UPDATE active_calls SET owner = '{}'; DELETE FROM servers",
+        ServerId::new()
+    ));
+    let heir = ServerId::new();
+    let lease = Duration::from_secs(60);
+    scene.store.renew_lease(heir, lease).await.unwrap();
+    let adopted = scene.store.adopt_orphans(heir).await.unwrap();
+    let adopted: Vec<_> = adopted.iter().map(|it| (it.id, it.status)).collect();
+    assert_eq!(adopted, [(call.call_id, CallStatus::Unknown)]);
+    assert_eq!(scene.store.adopt_orphans(heir).await.unwrap(), []);
 }

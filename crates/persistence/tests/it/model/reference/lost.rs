@@ -40,12 +40,13 @@ impl Reference {
     pub(super) fn disown(&mut self, server: ServerId, asked: &SlotBatch) -> Vec<Ending> {
         const TOLD_NO: &str = "its caller was told that it was not accepted";
         let mut endings = Vec::new();
-        self.disown_keys(&asked.disowned);
         for id in &asked.disowned {
             if self.queue.cancel(*id) == Some(Ok(())) {
                 self.withdrawn(*id, "cancelled", TOLD_NO, Some(server));
+                self.disown_keys(&[*id]);
             }
             if self.is_unheard(server, asked, *id) {
+                self.disown_keys(&[*id]);
                 let ending = Ending {
                     call_id: call_of(*id),
                     attempt: None,
