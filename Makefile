@@ -69,6 +69,7 @@ bench-quick: setup ## The same in about two minutes, with small sizes
 	$(BENCH) --quick $(ARGS)
 
 # Debian and its relatives only. Without optimisation: what it measures is waiting.
-failover: setup ## Lose PostgreSQL nodes of two under load; ARGS="--rounds 8 --seed 7"
+failover: setup ## Lose PostgreSQL nodes of two under load, and see that a twin which loses calls is found out; ARGS="--rounds 8 --seed 7"
 	@scripts/setup-failover.sh
 	cargo build --bin callq --bin callq-chaos && target/debug/callq-chaos failover $(ARGS)
+	target/debug/callq-chaos failover --twin --rounds 1

@@ -19,8 +19,7 @@ use crate::people::User;
 /// Longest wait for one answer. A server that is asleep gives none.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The longest that a server that is awake may take: a statement is given eight seconds, a
-/// connection five, and the machine is busy.
+/// The longest that a server that is awake may take: eleven seconds, and the machine is busy.
 const BOUND: TimeDelta = TimeDelta::seconds(15);
 
 /// What a request is counted as that has no answer in the end.

@@ -22,7 +22,7 @@ pub(super) enum Answer {
     /// 200 or 202, and the id of the call.
     Accepted(Uuid),
     /// 202 for a call that was accepted, and whose placement's result is not known: also what is
-    /// said when the database does not take the result for ten seconds.
+    /// said when the database does not take the result for five seconds.
     InDoubt(Uuid),
     /// Another status: not accepted.
     Refused(u16),
