@@ -97,6 +97,12 @@ impl Client {
                 Some(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
                     self.world.notes.count("answers 503");
                 }
+                // Its server slept while it came, and read nothing of it.
+                Some(answer) if answer.status == StatusCode::REQUEST_TIMEOUT => {
+                    self.world
+                        .notes
+                        .count("answers 408 of servers that woke up");
+                }
                 // The same request is still on its way, or was when its server was killed.
                 Some(answer) if answer.status == StatusCode::CONFLICT && key.is_some() => {
                     self.world.notes.count("answers 409, still running");
