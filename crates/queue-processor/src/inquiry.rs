@@ -7,14 +7,17 @@ use callq_domain::{Attempt, CallStatus, DoubtfulCall};
 use tokio::time::Instant;
 
 /// Why a call is asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// In the order in which they are asked about when there are many: those that keep a slot too long,
+/// those that may be tried again, those that are probably well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Doubt {
+    /// It has been up for longer than a call may be.
+    Overlong,
     /// Nobody knows whether it was placed.
     Lost,
     /// It has been up for so long that its end may have been missed.
     Long,
-    /// It has been up for longer than a call may be.
-    Overlong,
 }
 
 /// What is known of one call in doubt.
@@ -93,8 +96,8 @@ impl Inquiries {
                 due.push((next, doubtful));
             }
         }
-        // Those that have waited the longest.
-        due.sort_by_key(|(next, _)| *next);
+        // Of each kind those that have waited the longest.
+        due.sort_by_key(|(next, doubtful)| (self.doubt(doubtful), *next));
         due.truncate(A_ROUND);
         for (_, doubtful) in &due {
             if let Some(inquiry) = self.known.get_mut(&doubtful.attempt) {
@@ -282,5 +285,22 @@ mod tests {
         assert!(inquiries.due(vec![second.clone()], true, later).is_empty());
 
         assert!(!inquiries.is_absent(second.attempt, later));
+    }
+
+    #[test]
+    fn overlong_calls_do_not_wait_behind_a_crowd_of_long_ones() {
+        let mut inquiries = Inquiries::new(MAX_CALL);
+        let now = Instant::now();
+        let mut calls: Vec<_> = (0..2 * A_ROUND)
+            .map(|_| call(CallStatus::InProgress, Duration::from_secs(400)))
+            .collect();
+        inquiries.due(calls.clone(), true, now);
+        let overlong = call(CallStatus::InProgress, MAX_CALL);
+        calls.push(overlong.clone());
+
+        let asked = inquiries.due(calls, true, now + Duration::from_secs(300));
+
+        assert_eq!(asked.len(), A_ROUND);
+        assert_eq!(asked[0].attempt, overlong.attempt);
     }
 }
