@@ -53,7 +53,7 @@ const INVERSIONS: &str = "\
     WITH waits AS (
         SELECT d.user_id, d.id, d.queued_at, coalesce(d.reserved_at, d.finished_at) AS until
         FROM call_queue_history d
-        WHERE d.call_type = 'direct' AND d.attempts <= 1 AND d.scheduled_for IS NULL
+        WHERE d.call_type = 'direct' AND d.attempts = d.was_call::integer AND d.scheduled_for IS NULL
             AND d.queued_at < coalesce(d.reserved_at, d.finished_at)
     ), starts AS (
         SELECT e.user_id, e.item_id, e.at
