@@ -227,17 +227,28 @@ fn judge_records(records: &[Record], ledger: &Ledger, notes: &Notes) {
             notes.broken(Promise::RecordsAreTrue, how);
         }
     }
-    for end in ledger.of(Deed::End) {
-        let record = end.call_id.and_then(|call| by_call.get(&call));
-        if let Some(record) = record
-            && record.finished_at + CLOCK < end.at
+    let ends: HashMap<Uuid, DateTime<Utc>> = ledger
+        .of(Deed::End)
+        .filter_map(|end| Some((end.call_id?, end.at)))
+        .collect();
+    for call in ledger.starts_per_call().into_keys() {
+        let Some(record) = by_call.get(&call).filter(|it| it.outcome.is_some()) else {
+            continue;
+        };
+        if ends
+            .get(&call)
+            .is_none_or(|end| record.finished_at + CLOCK < *end)
         {
             let how = format!(
-                "call {:?} ended at {} and is recorded as over at {}",
-                end.call_id, end.at, record.finished_at
+                "call {call} ended at {:?} and was taken for over at {}",
+                ends.get(&call),
+                record.finished_at
             );
-            notes.broken(Promise::RecordsAreTrue, how);
+            notes.broken(Promise::SlotUntilTheEnd, how);
         }
+    }
+    for end in ledger.of(Deed::End) {
+        let record = end.call_id.and_then(|call| by_call.get(&call));
         if let Some(record) = record
             && record.timed_out
             && record.finished_at - record.reserved_at < MAX_CALL

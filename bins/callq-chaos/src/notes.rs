@@ -18,6 +18,8 @@ pub(crate) enum Promise {
     UserLimit,
     /// Nor has the system.
     SystemLimit,
+    /// A call keeps its slot until it is over at the dialer.
+    SlotUntilTheEnd,
     /// What was accepted ends in a terminal state.
     NothingLost,
     /// A request that is sent again under its key is one call, and nobody is called who was not asked
@@ -40,11 +42,12 @@ pub(crate) enum Promise {
 }
 
 impl Promise {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::OneDialPerAttempt,
         Self::OneStartPerCall,
         Self::UserLimit,
         Self::SystemLimit,
+        Self::SlotUntilTheEnd,
         Self::NothingLost,
         Self::OneCallPerRequest,
         Self::RecordsAreTrue,
@@ -62,6 +65,7 @@ impl Promise {
             Self::OneStartPerCall => "no call put up twice",
             Self::UserLimit => "users' limits, as the dialer saw them",
             Self::SystemLimit => "the system's limit, as the dialer saw it",
+            Self::SlotUntilTheEnd => "no slot freed while its call was up",
             Self::NothingLost => "all that was accepted has ended",
             Self::OneCallPerRequest => "one call for each request",
             Self::RecordsAreTrue => "records agree with the dialer",

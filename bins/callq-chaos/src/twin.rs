@@ -20,7 +20,7 @@ impl Twin {
     pub(crate) const fn breaks(self) -> &'static [Promise] {
         match self {
             Self::Redial => &[Promise::OneStartPerCall],
-            Self::FreeSlot => &[Promise::SystemLimit, Promise::UserLimit],
+            Self::FreeSlot => &[Promise::SlotUntilTheEnd],
         }
     }
 
