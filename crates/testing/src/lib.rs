@@ -1,5 +1,6 @@
 //! What tests of the other crates stand on: a real PostgreSQL database for each test, thrown away
-//! afterwards. A dev-dependency only; nothing in production names it.
+//! afterwards. Nothing that is shipped names it: it is a dev-dependency, and what `callq-chaos` stands
+//! on.
 //!
 //! ```
 //! use callq_testing::TestDatabase;
