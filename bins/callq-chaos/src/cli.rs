@@ -75,7 +75,8 @@ pub(crate) struct Plan {
     /// The binaries of callq, one server each in turn [default: callq beside this program]
     #[arg(long, value_name = "PATH")]
     pub callq: Vec<PathBuf>,
-    /// Where logs, ledger and database lie; kept if the run fails [default: a temporary folder]
+    /// Where logs, ledger and database lie, in a folder for each round, and stay [default: a temporary
+    /// folder, kept if the round fails]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
 }

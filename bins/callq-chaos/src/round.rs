@@ -101,7 +101,11 @@ fn in_short(plan: &Plan, twin: Twin) -> Plan {
 /// Runs one round and reports on it. Whether it went as it should: no promise was broken, or, of a
 /// twin, the one that it breaks.
 async fn run_round(plan: &Plan, seed: u64) -> anyhow::Result<bool> {
-    let folder = Folder::make(plan.folder.as_deref())?;
+    // Rounds share neither ledger nor database.
+    let name = plan
+        .twin
+        .map_or(seed.to_string(), |twin| format!("{seed}-{twin:?}"));
+    let folder = Folder::make(plan.folder.as_ref().map(|folder| folder.join(name)))?;
     say!(
         "seed {seed}: {} s of storm over {} servers and {} users{}; {}",
         plan.seconds,
@@ -148,11 +152,11 @@ struct Folder {
 }
 
 impl Folder {
-    fn make(wanted: Option<&Path>) -> anyhow::Result<Self> {
+    fn make(wanted: Option<PathBuf>) -> anyhow::Result<Self> {
         if let Some(path) = wanted {
-            std::fs::create_dir_all(path)?;
+            std::fs::create_dir_all(&path)?;
             return Ok(Self {
-                path: path.to_owned(),
+                path,
                 temporary: None,
             });
         }
