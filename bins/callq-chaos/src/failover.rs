@@ -118,6 +118,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let Scene {
             cluster, folder, ..
         } = scene;
+        if let Err(cause) = cluster.keep_logs(folder.path()) {
+            say!("the logs of Patroni and etcd are lost: {cause}");
+        }
         drop(cluster);
         say!("ledger and logs are kept in {}", folder.keep().display());
     }

@@ -134,7 +134,7 @@ impl HaCluster {
         self.nodes[0].start()?;
         self.wait_for_leader(PATIENCE_WITH_START)?;
         self.nodes[1].start()?;
-        self.settle(PATIENCE_WITH_START)
+        self.wait_for_synchronous_standby(PATIENCE_WITH_START)
     }
 
     fn create_database(&self, password: &str) -> anyhow::Result<()> {
@@ -244,19 +244,6 @@ impl HaCluster {
         }
     }
 
-    /// As [`HaCluster::wait_for_synchronous_standby`], and starts the leader's Patroni again if that
-    /// takes a third of the time: on a busy machine 3.0 was seen to find for minutes, until then,
-    /// that somebody else had just written down who the standby is.
-    pub(crate) fn settle(&mut self, timeout: Duration) -> anyhow::Result<()> {
-        let Err(cause) = self.wait_for_synchronous_standby(timeout / 3) else {
-            return Ok(());
-        };
-        let leader = self.leader()?.ok_or(cause)?;
-        say!("the leader's Patroni is started again: it does not write down its standby");
-        self.nodes[leader as usize].restart_patroni()?;
-        self.wait_for_synchronous_standby(timeout * 2 / 3)
-    }
-
     /// Has what the standby receives no longer acknowledged, until [`HaCluster::resume_standby`]:
     /// its receiver of the log is stopped where it is.
     pub(crate) fn hold_standby(&self) -> anyhow::Result<()> {
@@ -266,6 +253,16 @@ impl HaCluster {
     /// Lets the standby go on.
     pub(crate) fn resume_standby(&self) -> anyhow::Result<()> {
         self.node(self.standby()?).resume_receiver()
+    }
+
+    /// Copies what both Patronis and etcd said to a folder that outlives this value.
+    pub(crate) fn keep_logs(&self, folder: &Path) -> std::io::Result<()> {
+        fs::copy(self.folder.join("etcd.log"), folder.join("etcd.log"))?;
+        for name in NodeName::ALL {
+            let log = self.folder.join(name.as_str()).join("patroni.log");
+            fs::copy(log, folder.join(format!("patroni-{name}.log")))?;
+        }
+        Ok(())
     }
 
     fn node(&self, name: NodeName) -> &Node {

@@ -58,7 +58,7 @@ impl Scene {
             Death::Hang => self.cluster.thaw(node),
             _ => self.cluster.revive(node)?,
         }
-        self.cluster.settle(PATIENCE)?;
+        self.cluster.wait_for_synchronous_standby(PATIENCE)?;
         Ok(Round {
             death,
             node,

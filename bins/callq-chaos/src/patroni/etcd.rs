@@ -41,7 +41,7 @@ impl Etcd {
             .args(["--listen-peer-urls", &peer_url])
             .args(["--initial-advertise-peer-urls", &peer_url])
             .args(["--initial-cluster", &format!("drill={peer_url}")])
-            .args(["--log-level", "warn"]);
+            .args(["--enable-v2", "--log-level", "warn"]);
         let log = folder.join("etcd.log");
         let process = Started::spawn(command, &log, folder.join("etcd.pid"))?;
         Ok(Self {

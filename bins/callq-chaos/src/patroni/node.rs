@@ -68,15 +68,6 @@ impl Node {
         Ok(())
     }
 
-    /// Ends Patroni alone, without a word, and starts it again.
-    pub(super) fn restart_patroni(&mut self) -> anyhow::Result<()> {
-        if let Some(patroni) = self.patroni.take() {
-            process::kill(&[patroni.pid()])?;
-            patroni.bury();
-        }
-        self.start()
-    }
-
     /// Whether Patroni answers 200 to a question of its REST API, such as `primary`.
     pub(super) fn answers_yes(&self, http: &reqwest::blocking::Client, question: &str) -> bool {
         self.patroni.is_some()

@@ -37,7 +37,9 @@ impl Settings {
             "scope": "callq",
             "name": name.as_str(),
             "restapi": {"listen": api, "connect_address": api},
-            "etcd3": {"host": format!("127.0.0.1:{}", self.etcd)},
+            // By etcd's second protocol. By the third, Patroni before 3.0.3 writes its lock without
+            // looking whose it is: a leader that was frozen and goes on takes it from its successor.
+            "etcd": {"host": format!("127.0.0.1:{}", self.etcd)},
             "bootstrap": {
                 "dcs": shared(),
                 "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums"],
