@@ -2,6 +2,7 @@
 //! started, direct calls admitted in batches while all dispatch is paused. So a backlog is what
 //! production would hold, and survives a change of the engine's tables.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use anyhow::{Context, ensure};
 use callq_domain::{
     Admission, CallType, CampaignFields, CampaignId, CampaignStatus, CampaignStore,
     ConcurrencyLimit, EngineStore, NewCampaign, NewDirectCall, OperatorStore, OwnershipStore,
-    ProviderName, QueueItemId, ServerId, SlotBatch, StoreError, Target,
+    ProviderName, QueueItemId, RetryPolicy, ServerId, SlotBatch, StoreError, Target,
 };
 use callq_persistence::{Database, PostgresStore, connect};
 use chrono::{NaiveTime, Utc};
@@ -239,8 +240,11 @@ pub(crate) async fn start_campaign(
         end_date: None,
         campaign_timezone: None,
         use_custom_timezone: false,
-        max_retries: 0,
-        retry_interval_minutes: 60,
+        retries: RetryPolicy {
+            max_retries: 0,
+            interval_minutes: 60,
+            rules: BTreeMap::new(),
+        },
     };
     let campaign = NewCampaign {
         id,

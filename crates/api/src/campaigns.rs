@@ -1,8 +1,12 @@
 //! Plain campaigns: contacts in, start, pause, resume, cancel, and how far it is.
 
+use std::collections::BTreeMap;
+
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, get, post, web};
-use callq_domain::{Campaign, CampaignId, CampaignProgress, CampaignStatus, StoreError};
+use callq_domain::{
+    Campaign, CampaignId, CampaignProgress, CampaignStatus, RetryCause, RetryRule, StoreError,
+};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -84,6 +88,8 @@ pub(crate) struct CampaignResponse {
     max_retries: u32,
     /// Minutes between them.
     retry_interval_minutes: u32,
+    /// What holds instead after some outcomes.
+    retries: BTreeMap<&'static str, RetryRuleResponse>,
     /// `draft`, `active`, `paused`, `completed` or `cancelled`.
     status: &'static str,
     /// How far it is.
@@ -110,14 +116,39 @@ impl From<Campaign> for CampaignResponse {
             end_date: fields.end_date,
             campaign_timezone: fields.campaign_timezone,
             use_custom_timezone: fields.use_custom_timezone,
-            max_retries: fields.max_retries,
-            retry_interval_minutes: fields.retry_interval_minutes,
+            max_retries: fields.retries.max_retries,
+            retry_interval_minutes: fields.retries.interval_minutes,
+            retries: fields
+                .retries
+                .rules
+                .iter()
+                .map(RetryRuleResponse::of)
+                .collect(),
             status: campaign.status.as_str(),
             progress: campaign.progress.into(),
             created_at: campaign.created_at,
             started_at: campaign.started_at,
             finished_at: campaign.finished_at,
         }
+    }
+}
+
+/// How often to call again after one outcome.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RetryRuleResponse {
+    /// So many times at most.
+    times: u32,
+    /// Minutes before the first, the second, and so on; the last holds for all that follow.
+    after_minutes: Vec<u32>,
+}
+
+impl RetryRuleResponse {
+    fn of((cause, rule): (&RetryCause, &RetryRule)) -> (&'static str, Self) {
+        let rule = Self {
+            times: rule.times(),
+            after_minutes: rule.after_minutes().to_vec(),
+        };
+        (cause.as_str(), rule)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 
-use crate::{AgentId, CampaignId, ContactId, UserId};
+use crate::{AgentId, CampaignId, ContactId, RetryPolicy, UserId};
 
 /// Where a campaign stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,10 +81,8 @@ pub struct CampaignFields {
     pub campaign_timezone: Option<String>,
     /// Whether `campaign_timezone` holds rather than the user's zone.
     pub use_custom_timezone: bool,
-    /// Calls to a contact after the first that did not get through.
-    pub max_retries: u32,
-    /// Minutes between them.
-    pub retry_interval_minutes: u32,
+    /// When calls that did not get through are made again.
+    pub retries: RetryPolicy,
 }
 
 /// A campaign to be made.

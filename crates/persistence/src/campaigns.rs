@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use callq_domain::{
     Campaign, CampaignId, CampaignStatus, CampaignStore, ContactId, NewCampaign, Page, PageRequest,
-    QueueItemId, StoreError, UserId,
+    QueueItemId, RetryPolicy, StoreError, UserId,
 };
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -131,10 +131,31 @@ fn create_campaign_on_conn(
         .values(NewCampaignRow::new(&campaign))
         .execute(conn)
         .map_err(missing_reference)?;
+    insert_retry_rules(conn, id, &campaign.fields.retries)?;
     lay_out_calls(conn, user, id, agent, &contacts)?;
     find(conn, user, id)?
         .ok_or(StoreError::NotFound)?
         .into_campaign()
+}
+
+fn insert_retry_rules(
+    conn: &mut PgConnection,
+    campaign: Uuid,
+    retries: &RetryPolicy,
+) -> QueryResult<()> {
+    for (cause, rule) in &retries.rules {
+        let after: Vec<i64> = rule.after_minutes().iter().map(|m| i64::from(*m)).collect();
+        sql_query(
+            "INSERT INTO campaign_retries (campaign_id, outcome, times, after_minutes) \
+             VALUES ($1, $2, $3::integer, $4::integer[])",
+        )
+        .bind::<SqlUuid, _>(campaign)
+        .bind::<Text, _>(cause.as_str())
+        .bind::<BigInt, _>(i64::from(rule.times()))
+        .bind::<Array<BigInt>, _>(after)
+        .execute(conn)?;
+    }
+    Ok(())
 }
 
 /// Keeps the contacts as they are until the calls to them exist, so that a change to one of them

@@ -150,7 +150,7 @@ fn find_sql() -> String {
              UNION ALL {waiting} WHERE call_id = $1 AND call_id <> id \
              UNION ALL {held} WHERE call_id = $1 \
              UNION ALL {held} WHERE item_id = $1 AND item_id <> call_id \
-             UNION ALL {over} WHERE id = $1 \
+             UNION ALL {over} WHERE id = $1 AND NOT retried \
              UNION ALL {over} WHERE call_id = $1 AND call_id <> id \
          ) i \
          LEFT JOIN users u ON u.id = i.user_id \

@@ -1,8 +1,10 @@
 //! What a client says of a campaign, and the rules it must follow.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use callq_domain::{CampaignFields, CampaignId, ContactId, NewCampaign, UserId};
+use callq_domain::{
+    CampaignFields, CampaignId, ContactId, NewCampaign, RetryCause, RetryPolicy, RetryRule, UserId,
+};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -15,6 +17,9 @@ const MAX_CONTACTS: usize = 100_000;
 
 /// Minutes in a week, the longest pause between two tries.
 const WEEK_MINUTES: u32 = 7 * 24 * 60;
+
+/// Calls to one contact after the first.
+const MAX_RETRIES: u32 = 20;
 
 /// What is said of a campaign.
 #[derive(Deserialize, ToSchema)]
@@ -42,10 +47,26 @@ pub(crate) struct CampaignRequest {
     campaign_timezone: Option<String>,
     /// Whether `campaign_timezone` holds; true if it is given.
     use_custom_timezone: Option<bool>,
-    /// Calls to a contact after the first that did not get through, 0 to 20; 0 unless given.
+    /// Calls to a contact after the first that did not get through, 0 to 20; unless given, all that
+    /// `retries` asks for, or none.
     max_retries: Option<i64>,
     /// Minutes between them, 1 to 10,080; 60 unless given.
     retry_interval_minutes: Option<i64>,
+    /// What holds instead after `busy`, `no-answer`, `failed` or `machine`: how many times, and
+    /// how long before each. Without it calls are made again after the first three alike, and not
+    /// after a machine. `max_retries` bounds the sum.
+    #[schema(example = json!({"busy": {"times": 3, "after_minutes": [5, 15, 60]}, "failed": {"times": 0}}))]
+    retries: Option<BTreeMap<String, RetryRuleRequest>>,
+}
+
+/// How often to call again after one outcome.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct RetryRuleRequest {
+    /// 0 to 100.
+    times: i64,
+    /// Minutes before the first call after it, the second, and so on, each 1 to 43,200; the last
+    /// holds for all that follow. `retry_interval_minutes` unless given.
+    after_minutes: Option<Vec<u32>>,
 }
 
 impl CampaignRequest {
@@ -60,6 +81,7 @@ impl CampaignRequest {
     }
 
     fn into_fields(self) -> Result<CampaignFields, Problem> {
+        let retries = self.retry_policy()?;
         let start_date = fields::date("start_date", &self.start_date)?;
         let end_date = self
             .end_date
@@ -89,14 +111,47 @@ impl CampaignRequest {
             end_date,
             campaign_timezone,
             use_custom_timezone,
-            max_retries: fields::whole_number("max_retries", self.max_retries.unwrap_or(0), 0, 20)?,
-            retry_interval_minutes: fields::whole_number(
-                "retry_interval_minutes",
-                self.retry_interval_minutes.unwrap_or(60),
-                1,
-                WEEK_MINUTES,
-            )?,
+            retries,
         })
+    }
+
+    fn retry_policy(&self) -> Result<RetryPolicy, Problem> {
+        let interval = self.retry_interval_minutes.unwrap_or(60);
+        let interval_minutes =
+            fields::whole_number("retry_interval_minutes", interval, 1, WEEK_MINUTES)?;
+        let rules = self.retries.iter().flatten();
+        let rules: BTreeMap<RetryCause, RetryRule> = rules
+            .map(|(outcome, rule)| rule.read(outcome, interval_minutes))
+            .collect::<Result<_, _>>()?;
+        let asked: u32 = rules.values().map(RetryRule::times).sum();
+        let max_retries = self.max_retries.unwrap_or(asked.min(MAX_RETRIES).into());
+        Ok(RetryPolicy {
+            max_retries: fields::whole_number("max_retries", max_retries, 0, MAX_RETRIES)?,
+            interval_minutes,
+            rules,
+        })
+    }
+}
+
+impl RetryRuleRequest {
+    fn read(
+        &self,
+        outcome: &str,
+        interval_minutes: u32,
+    ) -> Result<(RetryCause, RetryRule), Problem> {
+        let field = format!("retries.{outcome}");
+        let cause = RetryCause::from_name(outcome).ok_or_else(|| {
+            let fault = "is no outcome; name `busy`, `no-answer`, `failed` or `machine`";
+            Problem::invalid(&field, fault)
+        })?;
+        let times = format!("{field}.times");
+        let after = self.after_minutes.clone();
+        RetryRule::new(
+            fields::whole_number(&times, self.times, 0, RetryRule::MOST)?,
+            after.unwrap_or_else(|| vec![interval_minutes]),
+        )
+        .map(|rule| (cause, rule))
+        .map_err(|error| Problem::invalid(&format!("{field}.after_minutes"), &error.to_string()))
     }
 }
 

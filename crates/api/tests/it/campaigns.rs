@@ -49,6 +49,27 @@ async fn a_campaign_is_made_as_a_draft_with_its_defaults() {
 }
 
 #[actix_web::test]
+async fn rules_for_retries_are_shown_as_they_hold() {
+    let world = World::new();
+    let mut body = body(&world, &world.ada.1).await;
+    body["retry_interval_minutes"] = json!(30);
+    body["retries"] =
+        json!({"busy": {"times": 3, "after_minutes": [5, 15]}, "machine": {"times": 1}});
+
+    let made = world.post("/api/campaigns", body.clone()).await.json();
+
+    assert_eq!(made["max_retries"], 4);
+    let shown = json!({
+        "busy": {"times": 3, "after_minutes": [5, 15]},
+        "machine": {"times": 1, "after_minutes": [30]},
+    });
+    assert_eq!(made["retries"], shown);
+    body["max_retries"] = json!(2);
+    let made = world.post("/api/campaigns", body).await.json();
+    assert_eq!(made["max_retries"], 2);
+}
+
+#[actix_web::test]
 async fn its_status_moves_only_as_it_may_and_each_move_wakes_the_engine() {
     let world = World::new();
     let campaign = draft(&world).await;
@@ -129,6 +150,17 @@ async fn a_bad_field_is_named() {
         ("use_custom_timezone", json!(true), "campaign_timezone"),
         ("max_retries", json!(-1), "max_retries"),
         ("retry_interval_minutes", json!(0), "retry_interval_minutes"),
+        ("retries", json!({"late": {"times": 1}}), "retries.late"),
+        (
+            "retries",
+            json!({"busy": {"times": 101}}),
+            "retries.busy.times",
+        ),
+        (
+            "retries",
+            json!({"busy": {"times": 1, "after_minutes": [5, 0]}}),
+            "retries.busy.after_minutes",
+        ),
     ] {
         let mut body = good.clone();
         body[field] = value;

@@ -113,7 +113,7 @@ fn select_type(table: &str, columns: &str, call_type: CallType, is_later_page: b
     };
     // The other tables each hold items of one status.
     let status = if table == HISTORY.0 {
-        "($2::text IS NULL OR status = $2)"
+        "NOT retried AND ($2::text IS NULL OR status = $2)"
     } else {
         "($2::text IS NULL OR true)"
     };

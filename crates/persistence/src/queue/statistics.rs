@@ -58,7 +58,7 @@ fn counts(
     let load = load_of(conn, user)?;
     let ended: Vec<EndedRow> = sql_query(
         "SELECT call_type::text AS call_type, status, count(*) AS items FROM call_queue_history \
-         WHERE user_id = $1 AND was_call IN (true, false) \
+         WHERE user_id = $1 AND was_call IN (true, false) AND NOT retried \
              AND finished_at > now() - interval '24 hours' \
          GROUP BY call_type, status",
     )

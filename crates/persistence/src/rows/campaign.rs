@@ -1,11 +1,13 @@
 //! Rows of `campaigns`, with what waits, is up and has ended of each.
 
+use std::collections::BTreeMap;
+
 use callq_domain::{
     AgentId, Campaign, CampaignFields, CampaignId, CampaignProgress, CampaignStatus, NewCampaign,
-    UserId,
+    RetryCause, RetryPolicy, RetryRule, UserId,
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Nullable, Text};
 use diesel::{Insertable, QueryableByName};
 use uuid::Uuid;
 
@@ -30,6 +32,8 @@ pub(crate) struct CampaignRow {
     use_custom_timezone: bool,
     max_retries: i32,
     retry_interval_minutes: i32,
+    #[diesel(sql_type = Nullable<Text>)]
+    retries: Option<String>,
     status: String,
     created_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
@@ -56,7 +60,9 @@ struct ProgressRow {
 
 impl CampaignRow {
     /// All there is to say of campaigns. A condition may name the campaign `c`.
-    pub(crate) const SELECT: &'static str = "SELECT c.*, s.due::bigint + s.later AS waiting, \
+    pub(crate) const SELECT: &'static str = "SELECT c.*, \
+        (SELECT json_agg(json_build_array(r.outcome, r.times, r.after_minutes))::text \
+            FROM campaign_retries r WHERE r.campaign_id = c.id) AS retries, s.due::bigint + s.later AS waiting, \
         (SELECT count(*) FROM active_calls a \
             WHERE a.user_id = c.user_id AND a.campaign_id = c.id) AS active, \
         s.completed::bigint AS completed, s.failed::bigint AS failed, \
@@ -88,14 +94,31 @@ impl CampaignRow {
                 end_date: self.end_date,
                 campaign_timezone: self.campaign_timezone,
                 use_custom_timezone: self.use_custom_timezone,
-                max_retries: small_count("campaigns.max_retries", self.max_retries)?,
-                retry_interval_minutes: small_count(
-                    "campaigns.retry_interval_minutes",
-                    self.retry_interval_minutes,
-                )?,
+                retries: RetryPolicy {
+                    max_retries: small_count("campaigns.max_retries", self.max_retries)?,
+                    interval_minutes: small_count(
+                        "campaigns.retry_interval_minutes",
+                        self.retry_interval_minutes,
+                    )?,
+                    rules: retry_rules(self.retries.as_deref().unwrap_or("[]"))?,
+                },
             },
         })
     }
+}
+
+/// Reads what [`CampaignRow::SELECT`] makes of `campaign_retries`.
+fn retry_rules(json: &str) -> Result<BTreeMap<RetryCause, RetryRule>, Failure> {
+    let unreadable = || unreadable("campaign_retries", json);
+    let rows: Vec<(String, u32, Vec<u32>)> =
+        serde_json::from_str(json).map_err(|_| unreadable())?;
+    rows.into_iter()
+        .map(|(cause, times, after)| {
+            let cause = RetryCause::from_name(&cause)?;
+            Some((cause, RetryRule::new(times, after).ok()?))
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(unreadable)
 }
 
 impl ProgressRow {
@@ -162,8 +185,8 @@ impl<'a> NewCampaignRow<'a> {
             campaign_timezone: fields.campaign_timezone.as_deref(),
             use_custom_timezone: fields.use_custom_timezone,
             // A number beyond the column's range is refused by its CHECK, like any other bad one.
-            max_retries: i32::try_from(fields.max_retries).unwrap_or(i32::MAX),
-            retry_interval_minutes: i32::try_from(fields.retry_interval_minutes)
+            max_retries: i32::try_from(fields.retries.max_retries).unwrap_or(i32::MAX),
+            retry_interval_minutes: i32::try_from(fields.retries.interval_minutes)
                 .unwrap_or(i32::MAX),
         }
     }

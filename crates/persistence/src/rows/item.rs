@@ -92,7 +92,7 @@ impl ItemRow {
              SELECT {processing} FROM active_calls \
              WHERE item_id = $1 AND item_id <> call_id AND user_id = $2 \
              UNION ALL \
-             SELECT {} FROM call_queue_history WHERE id = $1 AND user_id = $2",
+             SELECT {} FROM call_queue_history WHERE id = $1 AND user_id = $2 AND NOT retried",
             Self::WAITING,
             Self::ENDED,
             processing = Self::PROCESSING,

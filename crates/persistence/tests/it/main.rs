@@ -21,6 +21,7 @@ mod places;
 mod plans;
 mod queue;
 mod races;
+mod retries;
 mod scene;
 mod standby;
 mod tallies;

@@ -25,10 +25,11 @@ const TOKENS: &str = "2026-11-24-000004_find_tokens";
 const ADDITIVE: &str = "2026-11-24-000005_mark_additive_migrations";
 const HAND: &str = "2026-11-25-000000_settle_by_hand";
 const OWN: &str = "2026-11-25-000001_own_what_can_be_owned";
-const ALL: [&str; 11] = [
-    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN,
+const RETRY: &str = "2026-11-26-000010_retry_calls";
+const ALL: [&str; 12] = [
+    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, RETRY,
 ];
-const NEWEST: &str = OWN;
+const NEWEST: &str = RETRY;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
 const OLD_DEPLOYMENT: &str = "

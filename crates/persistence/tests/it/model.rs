@@ -14,7 +14,7 @@ use stage::Stage;
 
 mod answers;
 mod broken_stores;
-mod database_clock;
+pub(crate) mod database_clock;
 mod drawing;
 mod known_differences;
 mod mutations;

@@ -1,5 +1,6 @@
 //! A database with a store on it, and short ways to fill it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use callq_domain::{
     CampaignId, CampaignStatus, CampaignStore, ConcurrencyLimit, ContactFields, ContactId,
     DirectoryStore, Ending, EngineStore, ExecutionId, NewCampaign, NewDirectCall, NewToken,
     NewUser, OperatorStore, Outcome, OwnershipStore, PageRequest, PhoneNumber, ProgressBatch,
-    ProviderName, QueueItemId, ReservedCall, Return, Role, ServerId, SlotBatch, Target, TokenHash,
-    TokenId, UserId,
+    ProviderName, QueueItemId, ReservedCall, RetryPolicy, Return, Role, ServerId, SlotBatch,
+    Target, TokenHash, TokenId, UserId,
 };
 use callq_persistence::{Database, PostgresStore, connect};
 use callq_testing::TestDatabase;
@@ -179,13 +180,22 @@ impl Scene {
     }
 
     pub(crate) async fn end(&self, call_id: CallId, outcome: Outcome) {
+        self.end_because(call_id, outcome, None).await;
+    }
+
+    pub(crate) async fn end_because(
+        &self,
+        call_id: CallId,
+        outcome: Outcome,
+        reason: Option<&str>,
+    ) {
         let batch = SlotBatch {
             endings: vec![Ending {
                 call_id,
                 attempt: None,
                 outcome,
                 execution_id: None,
-                reason: None,
+                reason: reason.map(Into::into),
                 duration_seconds: Some(7),
             }],
             ..SlotBatch::default()
@@ -319,8 +329,11 @@ pub(crate) fn new_campaign(
             end_date: NaiveDate::from_ymd_opt(2026, 12, 1),
             campaign_timezone: Some("Asia/Kolkata".into()),
             use_custom_timezone: true,
-            max_retries: 3,
-            retry_interval_minutes: 15,
+            retries: RetryPolicy {
+                max_retries: 0,
+                interval_minutes: 15,
+                rules: BTreeMap::new(),
+            },
         },
         contact_ids,
     }
