@@ -25,9 +25,10 @@ const TOKENS: &str = "2026-11-24-000004_find_tokens";
 const ADDITIVE: &str = "2026-11-24-000005_mark_additive_migrations";
 const HAND: &str = "2026-11-25-000000_settle_by_hand";
 const OWN: &str = "2026-11-25-000001_own_what_can_be_owned";
+const KEYS: &str = "2026-11-26-000003_answer_disowned_keys";
 const RETRY: &str = "2026-11-26-000010_retry_calls";
-const ALL: [&str; 12] = [
-    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, RETRY,
+const ALL: [&str; 13] = [
+    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, KEYS, RETRY,
 ];
 const NEWEST: &str = RETRY;
 

@@ -18,6 +18,8 @@ pub(super) struct Kept {
     item: QueueItemId,
     at: i64,
     answer: Option<SavedAnswer>,
+    /// Whoever asked was told no, and nobody will answer any more.
+    left: bool,
 }
 
 impl Reference {
@@ -64,6 +66,7 @@ impl Reference {
                     item: call.item_id,
                     at: self.now,
                     answer: None,
+                    left: false,
                 };
                 self.keys.insert(key.clone(), kept);
                 taken.push(key);
@@ -80,7 +83,9 @@ impl Reference {
         match &kept.answer {
             Some(answer) => Door::Repeated(Repeat::Answered(answer.clone())),
             // Every server of a script lives.
-            None if kept.at > self.now - SIX_MINUTES => Door::Repeated(Repeat::InProgress),
+            None if !kept.left && kept.at > self.now - SIX_MINUTES => {
+                Door::Repeated(Repeat::InProgress)
+            }
             None => Door::Before(self.number(kept.item)),
         }
     }
@@ -89,6 +94,13 @@ impl Reference {
     pub(super) fn disown_keys(&mut self, items: &[QueueItemId]) {
         self.keys
             .retain(|_, kept| kept.answer.is_some() || !items.contains(&kept.item));
+    }
+
+    /// What was told not to be accepted, and is there all the same, is told to whoever asks again.
+    pub(super) fn leave_keys(&mut self, items: &[QueueItemId]) {
+        for kept in self.keys.values_mut() {
+            kept.left |= items.contains(&kept.item);
+        }
     }
 
     pub(super) fn keep_answers(&mut self, answers: &[KeptAnswer]) {

@@ -58,6 +58,7 @@ impl Reference {
                 endings.push(self.fence_ending(server, &ending));
             }
         }
+        self.leave_keys(&asked.disowned);
         endings
     }
 }
