@@ -32,9 +32,11 @@ mod property_tests;
 #[cfg(test)]
 mod table_tests;
 mod weekdays;
+mod zone_of_number;
 
 pub use legal::LegalHours;
 pub use weekdays::{DayOfWeek, Weekdays, WeekdaysError};
+pub use zone_of_number::zone_of_number;
 
 /// The hours of a campaign, in whichever zone they are asked about.
 ///
