@@ -2,7 +2,7 @@
 //! started, direct calls admitted in batches while all dispatch is paused. So a backlog is what
 //! production would hold, and survives a change of the engine's tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use anyhow::{Context, ensure};
 use callq_domain::{
     Admission, CallType, CampaignFields, CampaignId, CampaignStatus, CampaignStore,
     ConcurrencyLimit, EngineStore, NewCampaign, NewDirectCall, OperatorStore, OwnershipStore,
-    ProviderName, QueueItemId, RetryPolicy, ServerId, SlotBatch, StoreError, Target,
+    ProviderName, QueueItemId, RetryPolicy, ServerId, SlotBatch, StoreError, Target, Weekdays,
 };
 use callq_persistence::{Database, PostgresStore, connect};
-use chrono::{NaiveTime, Utc};
+use chrono::{NaiveDate, NaiveTime};
 use futures_util::{TryStreamExt, stream};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -235,11 +235,14 @@ pub(crate) async fn start_campaign(
         agent_id: numbering::agent(user),
         next_action: "none".into(),
         first_call_time: NaiveTime::MIN,
-        last_call_time: NaiveTime::from_hms_opt(23, 59, 59).unwrap_or_default(),
-        start_date: Utc::now().date_naive(),
+        last_call_time: NaiveTime::MIN,
+        start_date: NaiveDate::default(),
         end_date: None,
         campaign_timezone: None,
         use_custom_timezone: false,
+        weekdays: Weekdays::ALL,
+        holidays: BTreeSet::new(),
+        legal_hours: None,
         retries: RetryPolicy {
             max_retries: 0,
             interval_minutes: 60,

@@ -37,7 +37,7 @@ async fn make_contacts(client: &mut Client, count: usize) -> Option<Vec<Value>> 
 async fn run_one(client: &mut Client, contacts: &[Value]) -> Option<()> {
     let campaign = json!({
         "name": "Chaos", "agent_id": client.user.agent_id, "next_action": "call",
-        "contact_ids": contacts, "first_call_time": "00:00", "last_call_time": "23:59",
+        "contact_ids": contacts, "first_call_time": "00:00", "last_call_time": "00:00",
         "start_date": "2026-01-01",
     });
     // Made twice if the first answer was lost: the first stays a draft until the end.

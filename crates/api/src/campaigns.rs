@@ -1,11 +1,12 @@
 //! Plain campaigns: contacts in, start, pause, resume, cancel, and how far it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, get, post, web};
 use callq_domain::{
-    Campaign, CampaignId, CampaignProgress, CampaignStatus, RetryCause, RetryRule, StoreError,
+    Campaign, CampaignId, CampaignProgress, CampaignStatus, DayOfWeek, LegalHours, RetryCause,
+    RetryRule, StoreError,
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::auth::Caller;
+use crate::fields;
 use crate::json::JsonBody;
 use crate::params::{PageParams, PageResponse, PathId, Query};
 use crate::problem::Problem;
@@ -84,13 +86,23 @@ pub(crate) struct CampaignResponse {
     campaign_timezone: Option<String>,
     /// Whether `campaign_timezone` holds rather than your own zone.
     use_custom_timezone: bool,
+    /// The days on which its hours begin.
+    weekdays: Vec<&'static str>,
+    /// Dates on which nobody is called.
+    holidays: BTreeSet<NaiveDate>,
+    /// Hours within which its own are cut.
+    legal_hours: Option<&'static str>,
+    /// The zone by whose clock all of this goes.
+    time_zone: &'static str,
+    /// The hours it is in, or else the next; null while it is not under way.
+    hours: Option<HoursResponse>,
     /// Calls to a contact after the first that did not get through.
     max_retries: u32,
     /// Minutes between them.
     retry_interval_minutes: u32,
     /// What holds instead after some outcomes.
     retries: BTreeMap<&'static str, RetryRuleResponse>,
-    /// `draft`, `active`, `paused`, `completed` or `cancelled`.
+    /// `draft`, `scheduled` (started, its first hours are still to come), `active`, `paused`, `completed` or `cancelled`.
     status: &'static str,
     /// How far it is.
     progress: ProgressResponse,
@@ -116,6 +128,15 @@ impl From<Campaign> for CampaignResponse {
             end_date: fields.end_date,
             campaign_timezone: fields.campaign_timezone,
             use_custom_timezone: fields.use_custom_timezone,
+            weekdays: fields.weekdays.iter().map(DayOfWeek::as_str).collect(),
+            holidays: fields.holidays,
+            legal_hours: fields.legal_hours.map(LegalHours::as_str),
+            time_zone: campaign.zone.name(),
+            hours: campaign.window.map(|window| HoursResponse {
+                opens_at: window.opens_at,
+                closes_at: window.closes_at,
+                open: campaign.is_open,
+            }),
             max_retries: fields.retries.max_retries,
             retry_interval_minutes: fields.retries.interval_minutes,
             retries: fields
@@ -131,6 +152,17 @@ impl From<Campaign> for CampaignResponse {
             finished_at: campaign.finished_at,
         }
     }
+}
+
+/// A time during which a campaign may call.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HoursResponse {
+    /// When it begins, or began; for hours that had begun when they were worked out, then.
+    opens_at: DateTime<Utc>,
+    /// The first instant at which nobody is called; null for never.
+    closes_at: Option<DateTime<Utc>>,
+    /// Whether waiting calls may go now.
+    open: bool,
 }
 
 /// How often to call again after one outcome.
@@ -298,7 +330,8 @@ pub(crate) async fn pause_campaign(
     caller: Caller,
     id: PathId<CampaignId>,
 ) -> Result<web::Json<CampaignResponse>, Problem> {
-    let (from, to) = (&[CampaignStatus::Active], CampaignStatus::Paused);
+    let from = &[CampaignStatus::Active, CampaignStatus::Scheduled];
+    let to = CampaignStatus::Paused;
     change(&api, caller, id.0, from, to).await
 }
 
@@ -338,8 +371,9 @@ pub(crate) async fn cancel_campaign(
     caller: Caller,
     id: PathId<CampaignId>,
 ) -> Result<web::Json<CampaignResponse>, Problem> {
-    use CampaignStatus::{Active, Cancelled, Draft, Paused};
-    change(&api, caller, id.0, &[Draft, Active, Paused], Cancelled).await
+    use CampaignStatus::{Active, Cancelled, Draft, Paused, Scheduled};
+    let from = &[Draft, Scheduled, Active, Paused];
+    change(&api, caller, id.0, from, Cancelled).await
 }
 
 /// A campaign in figures.
@@ -385,8 +419,15 @@ async fn change(
             api.ports.door.wake();
             Ok(web::Json(campaign.into()))
         }
-        // Someone else was faster: say where it stands now.
-        Err(StoreError::Conflict(_)) => Err(stands_elsewhere(find(api, caller, id).await?.status)),
+        Err(StoreError::Conflict(sentence)) => {
+            let now = find(api, caller, id).await?.status;
+            Err(if now == present {
+                Problem::conflict(fields::sentence(sentence)).with_current_status(now.as_str())
+            } else {
+                // Someone else was faster: say where it stands now.
+                stands_elsewhere(now)
+            })
+        }
         Err(error) => Err(Problem::of_store(error, "campaign")),
     }
 }

@@ -97,6 +97,10 @@ pub enum QueueReason {
     Scheduled(DateTime<Utc>),
     /// An operator paused all dispatch.
     DispatchPaused,
+    /// Its campaign is paused.
+    CampaignPaused,
+    /// Its campaign may not call now; when it may again, if that is known.
+    OutsideHours(Option<DateTime<Utc>>),
     /// The provider has no room, or cannot be reached; its words.
     Provider(String),
 }
@@ -117,6 +121,11 @@ impl fmt::Display for QueueReason {
             }
             Self::Scheduled(at) => write!(f, "Scheduled for {}", at.to_rfc3339()),
             Self::DispatchPaused => f.write_str("Dispatch is paused by an operator"),
+            Self::CampaignPaused => f.write_str("The campaign is paused"),
+            Self::OutsideHours(Some(at)) => {
+                write!(f, "Outside the campaign's hours until {}", at.to_rfc3339())
+            }
+            Self::OutsideHours(None) => f.write_str("Outside the campaign's hours"),
             Self::Provider(words) => f.write_str(words),
         }
     }

@@ -1,14 +1,22 @@
 //! Campaigns: a list of contacts worked through at priority 0.
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use std::collections::BTreeSet;
 
-use crate::{AgentId, CampaignId, ContactId, RetryPolicy, UserId};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono_tz::Tz;
+
+use crate::{
+    AgentId, CallingHours, CallingHoursError, CampaignId, ContactId, LegalHours, OpenWindow,
+    RetryPolicy, UserId, Weekdays,
+};
 
 /// Where a campaign stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CampaignStatus {
     /// Made, not started.
     Draft,
+    /// Started, and its first hours have not come yet.
+    Scheduled,
     /// Its calls are queued and go when their turn comes.
     Active,
     /// Its calls are queued and wait.
@@ -21,8 +29,9 @@ pub enum CampaignStatus {
 
 impl CampaignStatus {
     /// Every status.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Draft,
+        Self::Scheduled,
         Self::Active,
         Self::Paused,
         Self::Completed,
@@ -34,6 +43,7 @@ impl CampaignStatus {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Draft => "draft",
+            Self::Scheduled => "scheduled",
             Self::Active => "active",
             Self::Paused => "paused",
             Self::Completed => "completed",
@@ -51,10 +61,17 @@ impl CampaignStatus {
     #[must_use]
     pub const fn may_become(self, next: Self) -> bool {
         match self {
-            Self::Draft => matches!(next, Self::Active | Self::Cancelled),
+            Self::Draft => matches!(next, Self::Scheduled | Self::Active | Self::Cancelled),
+            Self::Scheduled => matches!(
+                next,
+                Self::Active | Self::Paused | Self::Completed | Self::Cancelled
+            ),
             Self::Active => matches!(next, Self::Paused | Self::Completed | Self::Cancelled),
             // A paused campaign whose last call in progress ends is complete.
-            Self::Paused => matches!(next, Self::Active | Self::Completed | Self::Cancelled),
+            Self::Paused => matches!(
+                next,
+                Self::Scheduled | Self::Active | Self::Completed | Self::Cancelled
+            ),
             Self::Completed | Self::Cancelled => false,
         }
     }
@@ -81,8 +98,34 @@ pub struct CampaignFields {
     pub campaign_timezone: Option<String>,
     /// Whether `campaign_timezone` holds rather than the user's zone.
     pub use_custom_timezone: bool,
+    /// The days on which its hours begin.
+    pub weekdays: Weekdays,
+    /// Dates on which nobody is called.
+    pub holidays: BTreeSet<NaiveDate>,
+    /// Hours within which its own are cut.
+    pub legal_hours: Option<LegalHours>,
     /// When calls that did not get through are made again.
     pub retries: RetryPolicy,
+}
+
+impl CampaignFields {
+    /// When it may call, by the clock of whichever zone holds.
+    ///
+    /// # Errors
+    /// [`CallingHoursError`] if times and dates are no hours.
+    pub fn hours(&self) -> Result<CallingHours, CallingHoursError> {
+        let mut hours =
+            CallingHours::new(self.first_call_time, self.last_call_time, self.start_date)?
+                .on(self.weekdays)
+                .except(self.holidays.clone());
+        if let Some(end_date) = self.end_date {
+            hours = hours.until(end_date)?;
+        }
+        Ok(match self.legal_hours {
+            Some(legal) => hours.within(legal),
+            None => hours,
+        })
+    }
 }
 
 /// A campaign to be made.
@@ -128,8 +171,14 @@ pub struct Campaign {
     pub user_id: UserId,
     /// What the user said of it.
     pub fields: CampaignFields,
+    /// The zone by whose clock its hours go: its own or its user's.
+    pub zone: Tz,
     /// Where it stands.
     pub status: CampaignStatus,
+    /// The hours it is in, or else the next; none while it is not under way.
+    pub window: Option<OpenWindow>,
+    /// Whether its waiting calls may go now.
+    pub is_open: bool,
     /// How far it is.
     pub progress: CampaignProgress,
     /// When it was made.

@@ -22,9 +22,14 @@ use crate::rows::campaign::{CampaignRow, NewCampaignRow};
 use crate::schema::campaigns;
 use crate::{Database, Failure, PostgresStore};
 
+mod hours;
+
 /// How many waiting calls of a cancelled campaign one transaction withdraws. Dispatch waits
 /// meanwhile: some 20 ms.
 const WITHDRAW_CHUNK: usize = 500;
+
+/// Why a call of a cancelled campaign ended.
+const CANCELLED: &str = "campaign cancelled";
 
 /// How many calls one statement lays out: few enough to stay far below the time a statement may
 /// take.
@@ -280,7 +285,12 @@ fn set_campaign_status_on_conn(
     .bind::<Text, _>(next.as_str())
     .bind::<Timestamptz, _>(at)
     .execute(conn)?;
-    functions::set_campaign_open(conn, id, next == CampaignStatus::Active)?;
+    if next == CampaignStatus::Active {
+        let campaign = find(conn, user, id)?.ok_or(StoreError::NotFound)?;
+        hours::lay_out_anew(conn, &campaign.into_campaign()?, at)?;
+    } else {
+        functions::reopen_campaign(conn, id)?;
+    }
     // One with nothing left to do is over at once.
     functions::complete_campaigns(conn, &[id], at)?;
     find(conn, user, id)?
@@ -290,16 +300,24 @@ fn set_campaign_status_on_conn(
 
 async fn withdraw_waiting(database: Database, campaign: Uuid) -> Result<(), StoreError> {
     while database
-        .run(move |conn| withdraw_chunk(conn, campaign))
+        .run(move |conn| {
+            let at = functions::lock_engine(conn)?;
+            withdraw_chunk(conn, campaign, "cancelled", CANCELLED, at)
+        })
         .await?
     {}
     Ok(())
 }
 
-/// Withdraws some of the waiting calls of a campaign that is cancelled already. Answers whether
-/// there may be more.
-fn withdraw_chunk(conn: &mut PgConnection, campaign: Uuid) -> Result<bool, Failure> {
-    let at: DateTime<Utc> = functions::lock_engine(conn)?;
+/// Ends some of the waiting calls of a campaign of which none may go any more. Answers whether
+/// there may be more. Needs the engine's lock.
+fn withdraw_chunk(
+    conn: &mut PgConnection,
+    campaign: Uuid,
+    status: &str,
+    reason: &str,
+    at: DateTime<Utc>,
+) -> Result<bool, Failure> {
     // Two halves, each the left edge of a partial index.
     let waiting: Vec<IdRow> = sql_query(
         "(SELECT id FROM call_queue WHERE campaign_id = $1 \
@@ -315,7 +333,7 @@ fn withdraw_chunk(conn: &mut PgConnection, campaign: Uuid) -> Result<bool, Failu
         return Ok(false);
     }
     let ids: Vec<Uuid> = waiting.into_iter().map(|row| row.id).collect();
-    functions::withdraw_items(conn, &ids, "cancelled", "campaign cancelled", at)?;
+    functions::withdraw_items(conn, &ids, status, reason, at)?;
     Ok(ids.len() == WITHDRAW_CHUNK)
 }
 
@@ -336,6 +354,7 @@ pub(crate) fn withdraw_cancelled_campaigns_chunk(conn: &mut PgConnection) -> Res
     let Some(IdRow { id }) = unfinished else {
         return Ok(false);
     };
-    withdraw_chunk(conn, id)?;
+    let at = functions::lock_engine(conn)?;
+    withdraw_chunk(conn, id, "cancelled", CANCELLED, at)?;
     Ok(true)
 }

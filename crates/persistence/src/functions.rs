@@ -389,14 +389,9 @@ pub(crate) fn forget_gaps(conn: &mut PgConnection, after: Uuid) -> QueryResult<O
         .map(|row| row.lane)
 }
 
-pub(crate) fn set_campaign_open(
-    conn: &mut PgConnection,
-    campaign: Uuid,
-    open: bool,
-) -> QueryResult<()> {
-    sql_query("SELECT set_campaign_open($1, $2)")
+pub(crate) fn reopen_campaign(conn: &mut PgConnection, campaign: Uuid) -> QueryResult<()> {
+    sql_query("SELECT reopen_campaigns(ARRAY[$1])")
         .bind::<SqlUuid, _>(campaign)
-        .bind::<Bool, _>(open)
         .execute(conn)
         .map(drop)
 }

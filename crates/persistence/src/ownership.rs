@@ -81,7 +81,7 @@ impl OwnershipStore for PostgresStore {
             .run(withdraw_cancelled_campaigns_chunk)
             .await?
         {}
-        Ok(())
+        self.work_out_hours().await
     }
 
     async fn maintain(&self) -> Result<(), StoreError> {

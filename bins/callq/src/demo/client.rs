@@ -169,7 +169,7 @@ impl Client {
             "next_action": "call",
             "contact_ids": contacts.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "first_call_time": "00:00:00",
-            "last_call_time": "23:59:59",
+            "last_call_time": "00:00:00",
             "start_date": Utc::now().date_naive().to_string(),
             "campaign_timezone": "UTC",
         });

@@ -327,8 +327,13 @@ impl User {
         self.post("/api/calls/initiate", body).await
     }
 
-    /// A started campaign of so many contacts.
+    /// A started campaign of so many contacts, which may call at any time.
     pub(crate) async fn campaign(&self, contacts: u32) -> String {
+        self.campaign_from(contacts, "00:00", "00:00").await
+    }
+
+    /// A started campaign that may call every day from `first` to `last`, UTC.
+    pub(crate) async fn campaign_from(&self, contacts: u32, first: &str, last: &str) -> String {
         let mut ids = Vec::new();
         for n in 0..contacts {
             let contact = self
@@ -343,7 +348,8 @@ impl User {
             .post(
                 "/api/campaigns",
                 json!({"name": "List", "agent_id": self.agent_id, "next_action": "call", "contact_ids": ids,
-                    "first_call_time": "00:00", "last_call_time": "23:59", "start_date": "2026-01-01"}),
+                    "first_call_time": first, "last_call_time": last, "start_date": "2026-01-01",
+                    "campaign_timezone": "UTC"}),
             )
             .await;
         assert_eq!(campaign.status, 201, "{campaign:?}");

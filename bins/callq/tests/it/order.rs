@@ -210,3 +210,36 @@ async fn a_scheduled_call_starts_at_its_time_and_an_expired_one_never() {
         .to_owned();
     assert_eq!(ada.get(&path).await.body["status"], "expired");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_opens_and_closes_by_itself() {
+    let world = World::new(10);
+    let server = world.serve();
+    let ada = world.user(&server, "ada", 1).await;
+    let in_seconds = |seconds: i64| chrono::Utc::now() + chrono::Duration::seconds(seconds);
+    let (opens, closes) = (in_seconds(3), in_seconds(6));
+    let time = |at: chrono::DateTime<chrono::Utc>| at.format("%H:%M:%S").to_string();
+    let id = ada.campaign_from(3, &time(opens), &time(closes)).await;
+    let path = format!("/api/campaigns/{id}");
+    assert_eq!(ada.get(&path).await.body["status"], "scheduled");
+
+    let dials = world.dialer.wait_for_dials(1, PATIENCE);
+    let opened = chrono::DateTime::<chrono::Utc>::from(dials[0].wall);
+    assert!(
+        opened.timestamp() >= opens.timestamp(),
+        "{opened} is before {opens}"
+    );
+    assert_eq!(ada.get(&path).await.body["status"], "active");
+
+    world
+        .until_count("SELECT count(*) FROM campaign_slots WHERE open", 0)
+        .await;
+    assert!(chrono::Utc::now().timestamp() >= closes.timestamp());
+    world.dialer.end(dials[0].call_id).expect("delivered");
+    let campaign = ada.get(&path).await.body;
+    assert_eq!(campaign["hours"]["open"], false);
+    assert_eq!(campaign["progress"]["queued"], 2);
+    // A direct call goes, at once, and no campaign call before it.
+    assert_eq!(ada.call(1).await.status, 200);
+    assert_eq!(world.dialer.dials().len(), 2);
+}

@@ -1,10 +1,12 @@
 //! What a client says of a campaign, and the rules it must follow.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use callq_domain::{
-    CampaignFields, CampaignId, ContactId, NewCampaign, RetryCause, RetryPolicy, RetryRule, UserId,
+    CampaignFields, CampaignId, ContactId, LegalHours, NewCampaign, RetryCause, RetryPolicy,
+    RetryRule, UserId, Weekdays,
 };
+use chrono::NaiveDate;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -17,6 +19,9 @@ const MAX_CONTACTS: usize = 100_000;
 
 /// Minutes in a week, the longest pause between two tries.
 const WEEK_MINUTES: u32 = 7 * 24 * 60;
+
+/// Dates on which nobody is called: a leap year of them.
+const MAX_HOLIDAYS: usize = 366;
 
 /// Calls to one contact after the first.
 const MAX_RETRIES: u32 = 20;
@@ -47,6 +52,15 @@ pub(crate) struct CampaignRequest {
     campaign_timezone: Option<String>,
     /// Whether `campaign_timezone` holds; true if it is given.
     use_custom_timezone: Option<bool>,
+    /// On which days its hours begin: some of `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`; every
+    /// day unless given.
+    #[schema(example = json!(["mon", "tue", "wed", "thu", "fri"]))]
+    weekdays: Option<Vec<String>>,
+    /// Dates on which nobody is called, at most 366.
+    #[schema(example = json!(["2030-12-25"]))]
+    holidays: Option<Vec<String>>,
+    /// Hours within which its own are cut: `tcpa`, `ofcom` or `trai`.
+    legal_hours: Option<String>,
     /// Calls to a contact after the first that did not get through, 0 to 20; unless given, all that
     /// `retries` asks for, or none.
     max_retries: Option<i64>,
@@ -101,7 +115,16 @@ impl CampaignRequest {
             let fault = "is required while `use_custom_timezone` is true";
             return Err(Problem::invalid("campaign_timezone", fault));
         }
-        Ok(CampaignFields {
+        let weekdays = self.weekdays.map_or(Ok(Weekdays::ALL), |names| {
+            Weekdays::from_names(&names).map_err(|error| Problem::invalid("weekdays", error))
+        })?;
+        let holidays = holidays_of(self.holidays.as_deref().unwrap_or_default())?;
+        let legal_hours = self
+            .legal_hours
+            .as_deref()
+            .map(legal_hours_of)
+            .transpose()?;
+        let fields = CampaignFields {
             name: fields::required_text("name", self.name, 200)?,
             agent_id: self.agent_id.into(),
             next_action: fields::required_text("next_action", self.next_action, 200)?,
@@ -111,8 +134,15 @@ impl CampaignRequest {
             end_date,
             campaign_timezone,
             use_custom_timezone,
+            weekdays,
+            holidays,
+            legal_hours,
             retries,
-        })
+        };
+        // Whole seconds and the order of dates are seen to above.
+        let hours = fields.hours();
+        hours.map_err(|error| Problem::invalid("first_call_time", error))?;
+        Ok(fields)
     }
 
     fn retry_policy(&self) -> Result<RetryPolicy, Problem> {
@@ -151,8 +181,24 @@ impl RetryRuleRequest {
             after.unwrap_or_else(|| vec![interval_minutes]),
         )
         .map(|rule| (cause, rule))
-        .map_err(|error| Problem::invalid(&format!("{field}.after_minutes"), &error.to_string()))
+        .map_err(|error| Problem::invalid(&format!("{field}.after_minutes"), error))
     }
+}
+
+fn holidays_of(texts: &[String]) -> Result<BTreeSet<NaiveDate>, Problem> {
+    if texts.len() > MAX_HOLIDAYS {
+        let fault = format!("must hold at most {MAX_HOLIDAYS} dates");
+        return Err(Problem::invalid("holidays", fault));
+    }
+    let dates = texts.iter().enumerate();
+    dates
+        .map(|(nth, text)| fields::date(&format!("holidays[{nth}]"), text))
+        .collect()
+}
+
+fn legal_hours_of(name: &str) -> Result<LegalHours, Problem> {
+    LegalHours::from_name(name)
+        .ok_or_else(|| Problem::invalid("legal_hours", "must be `tcpa`, `ofcom` or `trai`"))
 }
 
 fn contacts_of(ids: &[Uuid]) -> Result<Vec<ContactId>, Problem> {

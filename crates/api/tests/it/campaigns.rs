@@ -49,6 +49,25 @@ async fn a_campaign_is_made_as_a_draft_with_its_defaults() {
 }
 
 #[actix_web::test]
+async fn hours_are_shown_as_they_hold() {
+    let world = World::new();
+    let mut body = body(&world, &world.ada.1).await;
+    body["weekdays"] = json!(["fri", "mon", "fri"]);
+    body["holidays"] = json!(["2030-12-26", "2030-12-25"]);
+    body["legal_hours"] = json!("ofcom");
+
+    let made = world.post("/api/campaigns", body).await.json();
+
+    assert_eq!(made["weekdays"], json!(["mon", "fri"]));
+    assert_eq!(made["holidays"], json!(["2030-12-25", "2030-12-26"]));
+    assert_eq!(made["legal_hours"], "ofcom");
+    assert_eq!(
+        (&made["time_zone"], &made["hours"]),
+        (&json!("UTC"), &Value::Null)
+    );
+}
+
+#[actix_web::test]
 async fn rules_for_retries_are_shown_as_they_hold() {
     let world = World::new();
     let mut body = body(&world, &world.ada.1).await;
@@ -150,6 +169,10 @@ async fn a_bad_field_is_named() {
         ("use_custom_timezone", json!(true), "campaign_timezone"),
         ("max_retries", json!(-1), "max_retries"),
         ("retry_interval_minutes", json!(0), "retry_interval_minutes"),
+        ("weekdays", json!(["mon", "monday"]), "weekdays"),
+        ("weekdays", json!([]), "weekdays"),
+        ("holidays", json!(["2030-12-25", "Easter"]), "holidays[1]"),
+        ("legal_hours", json!("eu"), "legal_hours"),
         ("retries", json!({"late": {"times": 1}}), "retries.late"),
         (
             "retries",

@@ -217,7 +217,10 @@ impl CampaignStore for Fake {
             id: campaign.id,
             user_id: user,
             fields: campaign.fields,
+            zone: "UTC".parse().expect("a zone"),
             status: CampaignStatus::Draft,
+            window: None,
+            is_open: false,
             progress: CampaignProgress {
                 total,
                 pending: total,

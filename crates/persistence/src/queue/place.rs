@@ -6,7 +6,9 @@ use callq_domain::{CallType, Pace, PlacedItem, QueueItem, QueuePlace, QueueReaso
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Bool, Double, Integer, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    BigInt, Bool, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use uuid::Uuid;
 
 use crate::Failure;
@@ -38,6 +40,10 @@ struct PlaceRow {
     held_until: Option<DateTime<Utc>>,
     #[diesel(sql_type = Bool)]
     open: bool,
+    #[diesel(sql_type = Nullable<Text>)]
+    campaign_status: Option<String>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    opens_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Integer)]
     hold_samples: i32,
     #[diesel(sql_type = Double)]
@@ -71,12 +77,15 @@ fn load(conn: &mut PgConnection, item_id: Uuid) -> QueryResult<Option<PlaceRow>>
              y.dispatch_paused, s.due_direct::integer AS due_direct, \
              CASE q.call_type WHEN 'direct' THEN s.held_direct ELSE s.held_campaign END \
                  AS held_until, \
-             coalesce(o.open, true) AS open, s.hold_samples, s.mean_hold_ms \
+             coalesce(o.open, true) AS open, c.status AS campaign_status, \
+             (SELECT min(w.opens_at) FROM campaign_windows w \
+                 WHERE w.campaign_id = q.campaign_id AND NOT w.opened) AS opens_at, s.hold_samples, s.mean_hold_ms \
          FROM call_queue q \
          JOIN users u ON u.id = q.user_id \
          JOIN user_slots s ON s.user_id = q.user_id \
          CROSS JOIN system_state y \
          LEFT JOIN campaign_slots o ON o.campaign_id = q.campaign_id \
+         LEFT JOIN campaigns c ON c.id = q.campaign_id \
          WHERE q.id = $1",
     )
     .bind::<SqlUuid, _>(item_id)
@@ -99,15 +108,19 @@ impl PlaceRow {
         })
     }
 
-    /// The first thing that would have to change for the item to start. None if that is a closed
-    /// campaign, or only its turn.
+    /// The first thing that would have to change for the item to start. None if that is the start
+    /// of its campaign, or only its turn.
     fn reason(&self, item: &QueueItem) -> Result<Option<QueueReason>, Failure> {
         let system = slot_use(self.system_limit, self.system_active)?;
         let user = self.user_slots(item.origin.call_type())?;
         let ahead = self.direct_calls_ahead(item.origin.call_type())?;
         let held = self.held_until.is_some();
         Ok(match item.wakes_at {
-            _ if !self.open => None,
+            _ if !self.open => match self.campaign_status.as_deref() {
+                Some("paused") => Some(QueueReason::CampaignPaused),
+                Some("active") => Some(QueueReason::OutsideHours(self.opens_at)),
+                _ => None,
+            },
             Some(at) => Some(match &item.reason {
                 Some(words) => QueueReason::Provider(words.clone()),
                 None => QueueReason::Scheduled(at),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use callq_domain::{
-    AgentId, Campaign, CampaignFields, CampaignId, CampaignProgress, CampaignStatus, NewCampaign,
-    RetryCause, RetryPolicy, RetryRule, UserId,
+    AgentId, Campaign, CampaignFields, CampaignId, CampaignProgress, CampaignStatus, DayOfWeek,
+    LegalHours, NewCampaign, OpenWindow, RetryCause, RetryPolicy, RetryRule, UserId, Weekdays,
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use diesel::sql_types::{BigInt, Nullable, Text};
+use diesel::sql_types::{Array, BigInt, Bool, Date, Nullable, Text, Timestamptz};
 use diesel::{Insertable, QueryableByName};
 use uuid::Uuid;
 
@@ -34,12 +34,35 @@ pub(crate) struct CampaignRow {
     retry_interval_minutes: i32,
     #[diesel(sql_type = Nullable<Text>)]
     retries: Option<String>,
+    #[diesel(sql_type = Array<Text>)]
+    weekdays: Vec<String>,
+    #[diesel(sql_type = Array<Date>)]
+    holidays: Vec<NaiveDate>,
+    #[diesel(sql_type = Nullable<Text>)]
+    legal_hours: Option<String>,
+    #[diesel(sql_type = Text)]
+    zone: String,
     status: String,
     created_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
     #[diesel(embed)]
+    window: WindowRow,
+    #[diesel(embed)]
     progress: ProgressRow,
+}
+
+/// Its hours, as they stand.
+#[derive(QueryableByName)]
+struct WindowRow {
+    #[diesel(sql_type = Bool)]
+    open: bool,
+    #[diesel(sql_type = Bool)]
+    has_opened: bool,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    opens_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    closes_at: Option<DateTime<Utc>>,
 }
 
 #[derive(QueryableByName)]
@@ -62,24 +85,41 @@ impl CampaignRow {
     /// All there is to say of campaigns. A condition may name the campaign `c`.
     pub(crate) const SELECT: &'static str = "SELECT c.*, \
         (SELECT json_agg(json_build_array(r.outcome, r.times, r.after_minutes))::text \
-            FROM campaign_retries r WHERE r.campaign_id = c.id) AS retries, s.due::bigint + s.later AS waiting, \
+            FROM campaign_retries r WHERE r.campaign_id = c.id) AS retries, \
+        CASE WHEN c.use_custom_timezone THEN c.campaign_timezone ELSE u.time_zone END AS zone, \
+        k.open, NOT k.keeps_hours OR k.opened_at IS NOT NULL AS has_opened, w.opens_at, \
+        nullif(w.closes_at, 'infinity') AS closes_at, s.due::bigint + s.later AS waiting, \
         (SELECT count(*) FROM active_calls a \
             WHERE a.user_id = c.user_id AND a.campaign_id = c.id) AS active, \
         s.completed::bigint AS completed, s.failed::bigint AS failed, \
         s.cancelled::bigint AS cancelled, s.expired::bigint AS expired \
-        FROM campaigns c JOIN campaign_counts s ON s.campaign_id = c.id";
+        FROM campaigns c JOIN campaign_counts s ON s.campaign_id = c.id \
+        JOIN campaign_slots k ON k.campaign_id = c.id JOIN users u ON u.id = c.user_id \
+        LEFT JOIN LATERAL (SELECT w.opens_at, w.closes_at FROM campaign_windows w \
+            WHERE w.campaign_id = c.id ORDER BY w.opens_at LIMIT 1) w ON true";
 
+    /// As it is stored: one that was started is active, though its first hours may not have come.
     pub(crate) fn status(&self) -> Result<CampaignStatus, Failure> {
         CampaignStatus::from_name(&self.status)
             .ok_or_else(|| unreadable("campaigns.status", &self.status))
     }
 
     pub(crate) fn into_campaign(self) -> Result<Campaign, Failure> {
-        let status = self.status()?;
+        let status = match self.status()? {
+            CampaignStatus::Active if !self.window.has_opened => CampaignStatus::Scheduled,
+            status => status,
+        };
         Ok(Campaign {
             id: CampaignId::from(self.id),
             user_id: UserId::from(self.user_id),
+            zone: (self.zone.parse())
+                .map_err(|_| unreadable("campaigns.campaign_timezone", &self.zone))?,
             status,
+            window: self.window.opens_at.map(|opens_at| OpenWindow {
+                opens_at,
+                closes_at: self.window.closes_at,
+            }),
+            is_open: self.window.open,
             progress: self.progress.into_progress(status)?,
             created_at: self.created_at,
             started_at: self.started_at,
@@ -94,6 +134,11 @@ impl CampaignRow {
                 end_date: self.end_date,
                 campaign_timezone: self.campaign_timezone,
                 use_custom_timezone: self.use_custom_timezone,
+                weekdays: Weekdays::from_names(&self.weekdays).map_err(|_| {
+                    unreadable("campaigns.weekdays", format!("{:?}", self.weekdays))
+                })?,
+                holidays: self.holidays.into_iter().collect(),
+                legal_hours: self.legal_hours.as_deref().map(legal_hours).transpose()?,
                 retries: RetryPolicy {
                     max_retries: small_count("campaigns.max_retries", self.max_retries)?,
                     interval_minutes: small_count(
@@ -105,6 +150,10 @@ impl CampaignRow {
             },
         })
     }
+}
+
+fn legal_hours(name: &str) -> Result<LegalHours, Failure> {
+    LegalHours::from_name(name).ok_or_else(|| unreadable("campaigns.legal_hours", name))
 }
 
 /// Reads what [`CampaignRow::SELECT`] makes of `campaign_retries`.
@@ -165,6 +214,9 @@ pub(crate) struct NewCampaignRow<'a> {
     end_date: Option<NaiveDate>,
     campaign_timezone: Option<&'a str>,
     use_custom_timezone: bool,
+    weekdays: Vec<&'static str>,
+    holidays: Vec<NaiveDate>,
+    legal_hours: Option<&'static str>,
     max_retries: i32,
     retry_interval_minutes: i32,
 }
@@ -184,6 +236,9 @@ impl<'a> NewCampaignRow<'a> {
             end_date: fields.end_date,
             campaign_timezone: fields.campaign_timezone.as_deref(),
             use_custom_timezone: fields.use_custom_timezone,
+            weekdays: fields.weekdays.iter().map(DayOfWeek::as_str).collect(),
+            holidays: fields.holidays.iter().copied().collect(),
+            legal_hours: fields.legal_hours.map(LegalHours::as_str),
             // A number beyond the column's range is refused by its CHECK, like any other bad one.
             max_retries: i32::try_from(fields.retries.max_retries).unwrap_or(i32::MAX),
             retry_interval_minutes: i32::try_from(fields.retries.interval_minutes)

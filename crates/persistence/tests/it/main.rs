@@ -9,6 +9,7 @@ mod directory;
 mod engine;
 mod fairness;
 mod faults;
+mod hours;
 mod lanes;
 mod migrations;
 mod model;

@@ -27,10 +27,12 @@ const HAND: &str = "2026-11-25-000000_settle_by_hand";
 const OWN: &str = "2026-11-25-000001_own_what_can_be_owned";
 const KEYS: &str = "2026-11-26-000003_answer_disowned_keys";
 const RETRY: &str = "2026-11-26-000010_retry_calls";
-const ALL: [&str; 13] = [
+const HOURS: &str = "2026-11-26-000011_keep_hours";
+const ALL: [&str; 14] = [
     FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, KEYS, RETRY,
+    HOURS,
 ];
-const NEWEST: &str = RETRY;
+const NEWEST: &str = HOURS;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
 const OLD_DEPLOYMENT: &str = "

@@ -419,7 +419,8 @@ async fn a_campaigns_item_waits_for_direct_calls_and_keeps_out_of_the_reserve() 
     scene
         .set_status(user, campaign, CampaignStatus::Paused)
         .await;
-    assert_eq!(placed().await.waiting_reason, None);
+    let paused = Some(QueueReason::CampaignPaused);
+    assert_eq!(placed().await.waiting_reason, paused);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A database with a store on it, and short ways to fill it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use callq_domain::{
     DirectoryStore, Ending, EngineStore, ExecutionId, NewCampaign, NewDirectCall, NewToken,
     NewUser, OperatorStore, Outcome, OwnershipStore, PageRequest, PhoneNumber, ProgressBatch,
     ProviderName, QueueItemId, ReservedCall, RetryPolicy, Return, Role, ServerId, SlotBatch,
-    Target, TokenHash, TokenId, UserId,
+    Target, TokenHash, TokenId, UserId, Weekdays,
 };
 use callq_persistence::{Database, PostgresStore, connect};
 use callq_testing::TestDatabase;
@@ -323,12 +323,16 @@ pub(crate) fn new_campaign(
             name: "Spring".into(),
             agent_id,
             next_action: "remind".into(),
-            first_call_time: NaiveTime::from_hms_opt(9, 0, 0).unwrap(),
-            last_call_time: NaiveTime::from_hms_opt(17, 30, 0).unwrap(),
-            start_date: NaiveDate::from_ymd_opt(2026, 11, 22).unwrap(),
-            end_date: NaiveDate::from_ymd_opt(2026, 12, 1),
+            // At any time.
+            first_call_time: NaiveTime::MIN,
+            last_call_time: NaiveTime::MIN,
+            start_date: NaiveDate::from_ymd_opt(2020, 11, 22).unwrap(),
+            end_date: None,
             campaign_timezone: Some("Asia/Kolkata".into()),
             use_custom_timezone: true,
+            weekdays: Weekdays::ALL,
+            holidays: BTreeSet::new(),
+            legal_hours: None,
             retries: RetryPolicy {
                 max_retries: 0,
                 interval_minutes: 15,

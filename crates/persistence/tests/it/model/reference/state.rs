@@ -157,8 +157,8 @@ impl Reference {
         }
     }
 
-    /// The first thing that would have to change for a waiting item to start; none if that is a
-    /// closed campaign, or only its turn.
+    /// The first thing that would have to change for a waiting item to start; none if that is the
+    /// start of its campaign, or only its turn.
     fn waiting_reason(&self, item: &Item, place: Place) -> Option<QueueReason> {
         let user = self.queue.user(item.user_id).unwrap();
         let system = self.queue.system();
@@ -169,7 +169,9 @@ impl Reference {
             .campaign_id()
             .is_some_and(|id| !user.campaigns[&id].open)
         {
-            return None;
+            let own = |c: &&super::Campaign| Some(c.id) == item.origin.campaign_id();
+            let status = self.campaigns.iter().find(own).map(|own| own.status);
+            return (status == Some(CampaignStatus::Paused)).then_some(QueueReason::CampaignPaused);
         }
         if let Some(at) = item.wakes_at {
             let at = DateTime::from_timestamp_millis(at).unwrap();

@@ -1,0 +1,164 @@
+//! The hours of campaigns, worked out ahead: `campaign_windows` holds the instants at which the
+//! engine opens and closes a campaign by itself. Here alone they are made from days, times and
+//! zones.
+
+use callq_domain::{CallingHours, Campaign, CampaignStatus, OpenWindow, StoreError};
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::{PgConnection, sql_query};
+use uuid::Uuid;
+
+use super::{find, withdraw_chunk};
+use crate::functions;
+use crate::{Failure, PostgresStore};
+
+/// So many windows are known ahead, the present one among them.
+const AHEAD: usize = 6;
+
+/// With fewer than this known, more are worked out.
+const ENOUGH: i64 = 3;
+
+/// A window of which no end was in sight is looked at again after so many days, long before the
+/// [`CallingHours::HORIZON_DAYS`] that were seen are over.
+const OLD_DAYS: i32 = 200;
+const _: () = assert!((OLD_DAYS as i64) < CallingHours::HORIZON_DAYS);
+
+/// How many campaigns one look takes.
+const CHUNK: i64 = 50;
+
+/// The windows of a campaign that end after `from`, as many as are worked out at once. One of which
+/// no end is in sight is the last.
+fn windows(campaign: &Campaign, from: DateTime<Utc>) -> Result<Vec<OpenWindow>, Failure> {
+    let hours = campaign
+        .fields
+        .hours()
+        .map_err(|error| StoreError::Internal(format!("a campaign's hours: {error}")))?;
+    let mut found = Vec::with_capacity(AHEAD);
+    let mut next = Some(from);
+    while let Some(at) = next.filter(|_| found.len() < AHEAD) {
+        let window = hours.next_window(campaign.zone, at);
+        found.extend(window);
+        next = window.and_then(|window| window.closes_at);
+    }
+    Ok(found)
+}
+
+/// Lays out a campaign's windows from now on in place of what there was, and opens or closes it by
+/// them. Needs the engine's lock.
+///
+/// # Errors
+/// `Conflict` if there is none: its last hours are over.
+pub(super) fn lay_out_anew(
+    conn: &mut PgConnection,
+    campaign: &Campaign,
+    at: DateTime<Utc>,
+) -> Result<(), Failure> {
+    let windows = windows(campaign, at)?;
+    if windows.is_empty() {
+        let sentence = "campaign has no hours left in which it may call; change its dates or hours";
+        return Err(StoreError::Conflict(sentence.into()).into());
+    }
+    lay_out(conn, campaign, &windows, true, at)?;
+    Ok(())
+}
+
+fn lay_out(
+    conn: &mut PgConnection,
+    campaign: &Campaign,
+    windows: &[OpenWindow],
+    anew: bool,
+    at: DateTime<Utc>,
+) -> QueryResult<()> {
+    let opens: Vec<DateTime<Utc>> = windows.iter().map(|window| window.opens_at).collect();
+    let closes: Vec<Option<DateTime<Utc>>> = windows.iter().map(|w| w.closes_at).collect();
+    sql_query("SELECT lay_out_windows($1, $2, array_replace($3, NULL, 'infinity'), $4, $5)")
+        .bind::<SqlUuid, _>(campaign.id.as_uuid())
+        .bind::<Array<Timestamptz>, _>(opens)
+        .bind::<Array<Nullable<Timestamptz>>, _>(closes)
+        .bind::<Bool, _>(anew)
+        .bind::<Timestamptz, _>(at)
+        .execute(conn)
+        .map(drop)
+}
+
+/// A campaign under way of which more hours should be known.
+#[derive(QueryableByName, Clone, Copy)]
+struct ShortRow {
+    /// Whether a window of which no end was in sight is old.
+    #[diesel(sql_type = Bool)]
+    anew: bool,
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    user_id: Uuid,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    known_until: Option<DateTime<Utc>>,
+}
+
+/// In the order of their ids, from behind `after` on.
+fn short_of_hours(conn: &mut PgConnection, after: Uuid) -> QueryResult<Vec<ShortRow>> {
+    sql_query(
+        "SELECT c.id, c.user_id, nullif(w.known_until, 'infinity') AS known_until, \
+             coalesce(w.known_until = 'infinity', false) AS anew FROM campaigns c \
+         CROSS JOIN LATERAL ( \
+             SELECT count(*) AS known, max(closes_at) AS known_until, max(opens_at) AS opens_at \
+             FROM campaign_windows WHERE campaign_id = c.id \
+         ) w \
+         WHERE c.status IN ('active', 'paused') AND c.id > $1 AND w.known < $2 \
+             AND (w.known_until IS NULL OR w.known_until < 'infinity' \
+                 OR w.opens_at < engine_now() - make_interval(days => $4)) \
+         ORDER BY c.id LIMIT $3",
+    )
+    .bind::<SqlUuid, _>(after)
+    .bind::<BigInt, _>(ENOUGH)
+    .bind::<BigInt, _>(CHUNK)
+    .bind::<Integer, _>(OLD_DAYS)
+    .load(conn)
+}
+
+/// Works out more hours of a campaign, or ends some of its waiting calls if none are left. Answers
+/// whether there is more of the latter to do.
+fn keep_hours_of(conn: &mut PgConnection, short: ShortRow) -> Result<bool, Failure> {
+    let at = functions::lock_engine(conn)?;
+    let Some(row) = find(conn, short.user_id, short.id)? else {
+        return Ok(false);
+    };
+    let campaign = row.into_campaign()?;
+    let from = short.known_until.map_or(at, |known| known.max(at));
+    let windows = windows(&campaign, from)?;
+    match campaign.status {
+        CampaignStatus::Scheduled | CampaignStatus::Active | CampaignStatus::Paused => {}
+        CampaignStatus::Draft | CampaignStatus::Completed | CampaignStatus::Cancelled => {
+            return Ok(false);
+        }
+    }
+    if !windows.is_empty() {
+        lay_out(conn, &campaign, &windows, short.anew, at)?;
+        return Ok(false);
+    }
+    // The last window may still be open. Of a paused campaign the dates may yet be changed.
+    if short.known_until.is_some() || campaign.status == CampaignStatus::Paused {
+        return Ok(false);
+    }
+    let words = "its campaign's last hours were over";
+    withdraw_chunk(conn, short.id, "expired", words, at)
+}
+
+impl PostgresStore {
+    /// Works out more hours of campaigns under way that have few left, and ends the waiting calls
+    /// of those that have none. Any server may, at any time.
+    pub(crate) async fn work_out_hours(&self) -> Result<(), StoreError> {
+        let mut after = Some(Uuid::nil());
+        while let Some(last) = after {
+            let find = move |conn: &mut PgConnection| Ok(short_of_hours(conn, last)?);
+            let found = self.database.run(find).await?;
+            after = found.last().map(|short| short.id);
+            for short in found {
+                let keep = move |conn: &mut PgConnection| keep_hours_of(conn, short);
+                while self.database.run(keep).await? {}
+            }
+        }
+        Ok(())
+    }
+}
