@@ -229,6 +229,7 @@ fn refuse(refusal: Refusal) -> (&'static str, Problem) {
             "unknown",
             Problem::not_found("contact").with_field("contactId"),
         ),
+        Refusal::DoNotCall(list) => ("do_not_call", Problem::do_not_call(list)),
         Refusal::NoCredits { credits } => ("no_credits", Problem::no_credits(credits)),
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use callq_concurrency::EngineError;
-use callq_domain::{CallId, StoreError};
+use callq_domain::{CallId, ListedOn, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -53,6 +53,9 @@ pub(crate) struct ProblemResponse {
     /// Credits left.
     #[serde(skip_serializing_if = "Option::is_none")]
     credits: Option<i64>,
+    /// The do-not-call list that the number is on: `global` or `own`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<&'static str>,
     /// Where the object stands that would have had to stand elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     current_status: Option<String>,
@@ -93,6 +96,7 @@ impl Problem {
                 column: None,
                 call_id: None,
                 credits: None,
+                list: None,
                 current_status: None,
             },
             retry_after: None,
@@ -163,6 +167,22 @@ impl Problem {
             "Forbidden",
             "Only an admin may do this.",
         )
+    }
+
+    /// 403: the number is on a do-not-call list.
+    pub(crate) fn do_not_call(list: ListedOn) -> Self {
+        let whose = match list {
+            ListedOn::Global => "the global do-not-call list",
+            ListedOn::Own => "your do-not-call list",
+        };
+        let mut problem = Self::new(
+            StatusCode::FORBIDDEN,
+            "do-not-call",
+            "Do not call",
+            format!("The number is on {whose}; nothing was queued."),
+        );
+        problem.0.response.list = Some(list.as_str());
+        problem
     }
 
     /// 404: there is no such thing, or it is another user's.

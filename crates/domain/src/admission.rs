@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 use crate::{
-    AgentId, CallId, ContactId, ExecutionId, PhoneNumber, QueueItemId, QueuePlace, ReservedCall,
-    SlotUse, UserId,
+    AgentId, CallId, ContactId, ExecutionId, ListedOn, PhoneNumber, QueueItemId, QueuePlace,
+    ReservedCall, SlotUse, UserId,
 };
 
 /// Whom to call.
@@ -140,6 +140,8 @@ pub enum Refusal {
     UnknownAgent,
     /// No such contact, or another user's.
     UnknownContact,
+    /// The number is on a do-not-call list.
+    DoNotCall(ListedOn),
     /// Nothing left to pay with.
     NoCredits {
         /// What is left.

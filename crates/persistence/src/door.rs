@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use callq_domain::{
-    Admission, IdempotencyKey, NewDirectCall, Pace, QueuePlace, QueueReason, Queued, Refusal,
-    Repeat, Return, SavedAnswer, SlotUse, Target,
+    Admission, IdempotencyKey, ListedOn, NewDirectCall, Pace, QueuePlace, QueueReason, Queued,
+    Refusal, Repeat, Return, SavedAnswer, SlotUse, Target,
 };
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -169,6 +169,10 @@ fn admission(
         "unknown_user" => return Ok(Admission::Refused(Refusal::UnknownUser)),
         "unknown_agent" => return Ok(Admission::Refused(Refusal::UnknownAgent)),
         "unknown_contact" => return Ok(Admission::Refused(Refusal::UnknownContact)),
+        "do_not_call_own" => return Ok(Admission::Refused(Refusal::DoNotCall(ListedOn::Own))),
+        "do_not_call_global" => {
+            return Ok(Admission::Refused(Refusal::DoNotCall(ListedOn::Global)));
+        }
         "no_credits" => {
             let credits = row.number.unwrap_or(0);
             return Ok(Admission::Refused(Refusal::NoCredits { credits }));

@@ -25,12 +25,13 @@ const TOKENS: &str = "2026-11-24-000004_find_tokens";
 const ADDITIVE: &str = "2026-11-24-000005_mark_additive_migrations";
 const HAND: &str = "2026-11-25-000000_settle_by_hand";
 const OWN: &str = "2026-11-25-000001_own_what_can_be_owned";
+const LISTS: &str = "2026-11-26-000000_list_do_not_call";
 const KEYS: &str = "2026-11-26-000003_answer_disowned_keys";
 const RETRY: &str = "2026-11-26-000010_retry_calls";
 const HOURS: &str = "2026-11-26-000011_keep_hours";
-const ALL: [&str; 14] = [
-    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, KEYS, RETRY,
-    HOURS,
+const ALL: [&str; 15] = [
+    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, LISTS, KEYS,
+    RETRY, HOURS,
 ];
 const NEWEST: &str = HOURS;
 
