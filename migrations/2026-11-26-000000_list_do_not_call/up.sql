@@ -16,7 +16,7 @@ CREATE TABLE do_not_call (
     created_at timestamptz NOT NULL DEFAULT now(),
     nth bigint NOT NULL GENERATED ALWAYS AS IDENTITY
 );
-COMMENT ON TABLE do_not_call IS 'Numbers that must not be called.';
+COMMENT ON TABLE do_not_call IS 'Numbers that must not be called. Added to by list_do_not_call.';
 COMMENT ON COLUMN do_not_call.user_id IS 'Whose calls; null for everybody''s.';
 COMMENT ON COLUMN do_not_call.nth IS
     'Grows in the order in which entries come into effect, as they are added under the engine''s lock: whoever has seen all up to one need look only for larger ones.';
@@ -76,8 +76,9 @@ BEGIN
     SELECT array_agg(w.id) INTO v_waiting FROM (
         SELECT q.id FROM unnest(p_numbers) i (number)
         CROSS JOIN LATERAL (
-            SELECT c.id FROM call_queue c
-            WHERE c.phone_number = i.number AND c.user_id = coalesce(p_user, c.user_id) OFFSET 0
+            SELECT c.id FROM call_queue c WHERE p_user IS NULL AND c.phone_number = i.number
+            UNION ALL
+            SELECT c.id FROM call_queue c WHERE c.phone_number = i.number AND c.user_id = p_user
         ) q
         LIMIT p_limit
     ) w;

@@ -161,6 +161,7 @@ impl Server {
         let api = Api::new(Ports {
             accounts: shared.clone(),
             directory: shared.clone(),
+            do_not_call: shared.clone(),
             campaigns: shared.clone(),
             queue: shared.clone(),
             calls: shared.clone(),

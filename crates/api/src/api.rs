@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use callq_domain::{
-    AccountStore, CallStore, CampaignStore, DirectoryStore, OperatorStore, Providers, QueueStore,
+    AccountStore, CallStore, CampaignStore, DirectoryStore, DoNotCallStore, OperatorStore,
+    Providers, QueueStore,
 };
 use chrono::{DateTime, Utc};
 
@@ -21,6 +22,8 @@ pub struct Ports {
     pub accounts: Arc<dyn AccountStore>,
     /// Agents and contacts.
     pub directory: Arc<dyn DirectoryStore>,
+    /// Do-not-call lists.
+    pub do_not_call: Arc<dyn DoNotCallStore>,
     /// Campaigns.
     pub campaigns: Arc<dyn CampaignStore>,
     /// The queue as its owner sees it.

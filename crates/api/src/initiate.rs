@@ -151,6 +151,7 @@ fn key_of(request: &HttpRequest, body: &[u8]) -> Result<Option<IdempotencyKey>, 
         (status = 202, description = "It waits, or its placement is being looked up; queued calls \
             come with `Location` and `Retry-After`", body = AcceptedResponse),
         (status = 402, description = "No credits left"),
+        (status = 403, description = "The number is on a do-not-call list; `list` says on which"),
         (status = 404, description = "Agent or contact unknown, or another user's"),
         (status = 409, description = "The first request with this key is still running"),
         (status = 422, description = "This key was used with another body"),

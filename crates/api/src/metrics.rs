@@ -31,6 +31,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     admissions: Family<AdmissionLabels, Counter>,
+    withdrawn_listed: Counter,
     audits: AuditMetrics,
 }
 
@@ -110,6 +111,12 @@ impl Metrics {
             "Direct calls asked for, by answer",
             admissions.clone(),
         );
+        let withdrawn_listed = Counter::default();
+        registry.register(
+            "callq_do_not_call_withdrawn",
+            "Waiting calls cancelled because their number was put on a do-not-call list",
+            withdrawn_listed.clone(),
+        );
         let audits = AuditMetrics {
             audits: Counter::default(),
             differences: Gauge::default(),
@@ -135,6 +142,7 @@ impl Metrics {
             requests,
             durations,
             admissions,
+            withdrawn_listed,
             audits,
         }
     }
@@ -162,6 +170,10 @@ impl Metrics {
         self.admissions
             .get_or_create(&AdmissionLabels { answer })
             .inc();
+    }
+
+    pub(crate) fn count_withdrawn_listed(&self, calls: u64) {
+        self.withdrawn_listed.inc_by(calls);
     }
 
     fn render(&self, system: Result<SystemGauges, StoreError>) -> Result<String, Problem> {

@@ -258,6 +258,16 @@ impl Problem {
         )
     }
 
+    /// 415: the body is not CSV.
+    pub(crate) fn not_csv() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not-csv",
+            "Unsupported media type",
+            "Send the file as the body, with `Content-Type: text/csv`.",
+        )
+    }
+
     /// 422: the key was used with another body.
     pub(crate) fn key_reused() -> Self {
         Self::new(

@@ -11,8 +11,8 @@ use crate::front::front;
 use crate::openapi::Completed;
 use crate::problem::Problem;
 use crate::{
-    admin, agents, calls, campaigns, contacts, health, initiate, metrics, operator_calls, queue,
-    webhooks,
+    admin, agents, calls, campaigns, contacts, do_not_call, global_do_not_call, health, initiate,
+    metrics, operator_calls, queue, webhooks,
 };
 
 macro_rules! routes {
@@ -59,6 +59,11 @@ routes![
     contacts::show_contact,
     contacts::replace_contact,
     contacts::delete_contact,
+    do_not_call::add_do_not_call,
+    do_not_call::upload_do_not_call,
+    do_not_call::list_do_not_call,
+    do_not_call::show_do_not_call,
+    do_not_call::delete_do_not_call,
     campaigns::create_campaign,
     campaigns::list_campaigns,
     campaigns::show_campaign,
@@ -76,6 +81,11 @@ routes![
     admin::show_user,
     admin::change_user,
     admin::list_queue_by_user,
+    global_do_not_call::add_global_do_not_call,
+    global_do_not_call::upload_global_do_not_call,
+    global_do_not_call::list_global_do_not_call,
+    global_do_not_call::show_global_do_not_call,
+    global_do_not_call::delete_global_do_not_call,
     operator_calls::list_active_calls,
     operator_calls::list_held_calls,
     operator_calls::show_any_call,

@@ -10,6 +10,7 @@ use callq_domain::{
     QueueItemId, RetryPolicy, StoreError, UserId,
 };
 use chrono::{DateTime, Utc};
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
@@ -17,10 +18,11 @@ use uuid::Uuid;
 
 use crate::accounts::missing_reference;
 use crate::cursor::{IdPage, List};
+use crate::database::BRIEF_FROM_HERE;
 use crate::functions::{self, IdRow};
 use crate::rows::campaign::{CampaignRow, NewCampaignRow};
 use crate::schema::campaigns;
-use crate::{Database, Failure, PostgresStore};
+use crate::{Database, Failure, PostgresStore, do_not_call};
 
 mod hours;
 
@@ -195,6 +197,8 @@ fn lock_contacts(conn: &mut PgConnection, user: Uuid, contacts: &[Uuid]) -> Resu
 
 /// Everything a campaign is besides its own row. The database checks what each call refers to one
 /// by one, which is most of the time that this takes.
+///
+/// Who must not be called gets a call that is over: cancelled, `do-not-call`.
 fn lay_out_calls(
     conn: &mut PgConnection,
     user: Uuid,
@@ -202,16 +206,10 @@ fn lay_out_calls(
     agent: Uuid,
     contacts: &[Uuid],
 ) -> QueryResult<()> {
-    sql_query(
-        "INSERT INTO campaign_slots (campaign_id, user_id, due, tail) \
-         VALUES ($1, $2, cardinality($3), cardinality($3))",
-    )
-    .bind::<SqlUuid, _>(campaign)
-    .bind::<SqlUuid, _>(user)
-    .bind::<Array<SqlUuid>, _>(contacts)
-    .execute(conn)?;
+    let seen = do_not_call::last_listed(conn)?;
+    let (mut waiting, mut listed) = (0, 0);
     for (nth, chunk) in contacts.chunks(LAY_OUT_CHUNK).enumerate() {
-        let before = i64::try_from(nth * LAY_OUT_CHUNK).unwrap_or(i64::MAX);
+        let before = number(nth * LAY_OUT_CHUNK);
         sql_query(
             "INSERT INTO campaign_contacts (campaign_id, contact_id, ordinal) \
              SELECT $1, i.id, $3 + i.nth FROM unnest($2) WITH ORDINALITY i (id, nth)",
@@ -220,9 +218,53 @@ fn lay_out_calls(
         .bind::<Array<SqlUuid>, _>(chunk)
         .bind::<BigInt, _>(before)
         .execute(conn)?;
-        insert_calls(conn, user, campaign, agent, chunk, before)?;
+        let refused: HashSet<Uuid> = do_not_call::listed_contacts(conn, user, chunk)?
+            .into_iter()
+            .collect();
+        let (refused, called): (Vec<Uuid>, Vec<Uuid>) =
+            chunk.iter().partition(|contact| refused.contains(contact));
+        insert_calls(conn, user, campaign, agent, &called, waiting)?;
+        insert_refused_calls(conn, user, campaign, agent, &refused)?;
+        waiting += number(called.len());
+        listed += number(refused.len());
+    }
+    sql_query(
+        "INSERT INTO campaign_slots (campaign_id, user_id, due, tail, cancelled) \
+         VALUES ($1, $2, $3, $3, $4)",
+    )
+    .bind::<SqlUuid, _>(campaign)
+    .bind::<SqlUuid, _>(user)
+    .bind::<BigInt, _>(waiting)
+    .bind::<BigInt, _>(listed)
+    .execute(conn)?;
+    withdraw_listed_since(conn, user, campaign, seen)
+}
+
+/// Withdraws the calls of a campaign that is being made to numbers listed meanwhile, by those who
+/// could not see these calls. Takes the engine's lock, last: who lists a number after that sees them.
+fn withdraw_listed_since(
+    conn: &mut PgConnection,
+    user: Uuid,
+    campaign: Uuid,
+    seen: i64,
+) -> QueryResult<()> {
+    // However many they are, only the last few are looked for under the lock.
+    let seen_next = do_not_call::last_listed(conn)?;
+    let mut refused = do_not_call::calls_listed_since(conn, user, campaign, seen)?;
+    conn.batch_execute(BRIEF_FROM_HERE)?;
+    let at = functions::lock_engine(conn)?;
+    refused.extend(do_not_call::calls_listed_since(
+        conn, user, campaign, seen_next,
+    )?);
+    if !refused.is_empty() {
+        functions::withdraw_listed(conn, &refused, at)?;
     }
     Ok(())
+}
+
+/// A count as the database keeps it.
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// A queue item for each contact, in order, numbered from behind those laid out before.
@@ -254,6 +296,41 @@ fn insert_calls(
     .bind::<Array<SqlUuid>, _>(&items)
     .bind::<Array<SqlUuid>, _>(contacts)
     .bind::<BigInt, _>(before)
+    .execute(conn)
+    .map(drop)
+}
+
+/// A call that is over for each contact that must not be called. It never waited, and has no number.
+fn insert_refused_calls(
+    conn: &mut PgConnection,
+    user: Uuid,
+    campaign: Uuid,
+    agent: Uuid,
+    contacts: &[Uuid],
+) -> QueryResult<()> {
+    if contacts.is_empty() {
+        return Ok(());
+    }
+    let items: Vec<Uuid> = contacts.iter().map(|_| QueueItemId::new().into()).collect();
+    sql_query(
+        "INSERT INTO call_queue_history (id, user_id, agent_id, contact_id, campaign_id, \
+             call_type, priority, position, status, phone_number, contact_name, user_data, \
+             queued_at, due_at, due_since, attempts, was_call, reason, finished_at) \
+         SELECT i.item_id, $1, $2, i.id, $3, 'campaign', 0, nextval('call_queue_position_seq'), \
+             'cancelled', i.phone_number, i.name, i.user_data, now(), now(), now(), 0, false, \
+             'do-not-call', now() \
+         FROM ( \
+             SELECT n.item_id, c.id, c.phone_number, c.name, c.user_data \
+             FROM unnest($4, $5) WITH ORDINALITY n (item_id, contact_id, nth) \
+             JOIN contacts c ON c.id = n.contact_id \
+             ORDER BY n.nth \
+         ) i",
+    )
+    .bind::<SqlUuid, _>(user)
+    .bind::<SqlUuid, _>(agent)
+    .bind::<SqlUuid, _>(campaign)
+    .bind::<Array<SqlUuid>, _>(&items)
+    .bind::<Array<SqlUuid>, _>(contacts)
     .execute(conn)
     .map(drop)
 }

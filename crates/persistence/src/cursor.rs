@@ -18,6 +18,8 @@ pub(crate) enum List {
     Contacts = 2,
     Campaigns = 3,
     Users = 5,
+    DoNotCall = 8,
+    GlobalDoNotCall = 9,
 }
 
 /// The first byte of an [`ItemCursor`].

@@ -36,6 +36,11 @@ const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '6s'; \
 const BEGIN_LONG_WRITE: &str = "BEGIN; SET LOCAL statement_timeout = '60s'; \
     SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
+/// The bounds of [`BEGIN`] for the rest of a [`BEGIN_LONG_WRITE`], before it takes a lock that others
+/// wait for after all.
+pub(crate) const BRIEF_FROM_HERE: &str = "SET LOCAL statement_timeout = '6s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '2s'";
+
 /// As [`BEGIN`], for work that reads many rows and holds no lock.
 const BEGIN_LONG_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SET LOCAL statement_timeout = '120s'; SET LOCAL idle_in_transaction_session_timeout = '15s'";

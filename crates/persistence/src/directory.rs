@@ -154,8 +154,9 @@ impl DirectoryStore for PostgresStore {
             .await
     }
 
-    /// Calls that wait follow the contact to its new number. One that is accepted in the same
-    /// instant may keep the old one, as one accepted just before and started would.
+    /// Calls that wait follow the contact to its new number, and are withdrawn if that one must not
+    /// be called. One that is accepted in the same instant may keep the old one, as one accepted
+    /// just before and started would.
     async fn update_contact(
         &self,
         user: UserId,
@@ -193,11 +194,13 @@ fn update_contact_on_conn(
             .load::<IdRow>(conn)
     };
     let mut waiting_now = waiting(conn)?;
+    let mut locked_at = None;
     if !waiting_now.is_empty() {
         // Queue rows are locked after the system's row, or not at all.
-        functions::lock_engine(conn)?;
+        locked_at = Some(functions::lock_engine(conn)?);
         waiting_now = waiting(conn)?;
     }
+    let waiting_now: Vec<Uuid> = waiting_now.into_iter().map(|row| row.id).collect();
     let fields = ContactFieldsRow::from(fields);
     let (number, name) = (fields.phone_number.clone(), fields.name.clone());
     let row = diesel::update(own)
@@ -210,11 +213,14 @@ fn update_contact_on_conn(
          CASE WHEN contact_name IS NOT DISTINCT FROM $3 THEN $4 ELSE contact_name END \
          WHERE id = ANY ($1) AND status = 'queued'",
     )
-    .bind::<Array<SqlUuid>, _>(waiting_now.iter().map(|row| row.id).collect::<Vec<_>>())
+    .bind::<Array<SqlUuid>, _>(&waiting_now)
     .bind::<Text, _>(number)
     .bind::<Nullable<Text>, _>(old_name)
     .bind::<Nullable<Text>, _>(name)
     .execute(conn)?;
+    if let Some(at) = locked_at {
+        functions::withdraw_listed(conn, &waiting_now, at)?;
+    }
     Ok(row.into())
 }
 

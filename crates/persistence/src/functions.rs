@@ -128,6 +128,17 @@ pub(crate) struct SettledByHandRow {
     pub at_attempt: Option<i32>,
 }
 
+/// What `list_do_not_call` answers.
+#[derive(QueryableByName)]
+pub(crate) struct ListedRow {
+    #[diesel(sql_type = BigInt)]
+    pub added: i64,
+    #[diesel(sql_type = BigInt)]
+    pub withdrawn: i64,
+    #[diesel(sql_type = Bool)]
+    pub more: bool,
+}
+
 /// What `record_progress` answers.
 #[derive(QueryableByName)]
 pub(crate) struct ProgressRow {
@@ -422,6 +433,40 @@ pub(crate) fn withdraw_items(
         .bind::<Timestamptz, _>(now)
         .load(conn)?;
     Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+/// Answers how many it withdrew.
+pub(crate) fn withdraw_listed(
+    conn: &mut PgConnection,
+    items: &[Uuid],
+    now: DateTime<Utc>,
+) -> QueryResult<i32> {
+    #[derive(QueryableByName)]
+    struct WithdrawnRow {
+        #[diesel(sql_type = Integer)]
+        withdrawn: i32,
+    }
+    sql_query("SELECT withdraw_listed($1, NULL, $2) AS withdrawn")
+        .bind::<Array<SqlUuid>, _>(items)
+        .bind::<Timestamptz, _>(now)
+        .get_result::<WithdrawnRow>(conn)
+        .map(|row| row.withdrawn)
+}
+
+/// One statement, and a transaction by itself.
+pub(crate) fn list_do_not_call(
+    conn: &mut PgConnection,
+    owner: Option<Uuid>,
+    numbers: &[String],
+    reason: Option<&str>,
+    limit: i32,
+) -> QueryResult<ListedRow> {
+    sql_query("SELECT * FROM list_do_not_call($1, $2, $3, $4)")
+        .bind::<Nullable<SqlUuid>, _>(owner)
+        .bind::<Array<Text>, _>(numbers)
+        .bind::<Nullable<Text>, _>(reason)
+        .bind::<Integer, _>(limit)
+        .get_result(conn)
 }
 
 #[cfg(test)]

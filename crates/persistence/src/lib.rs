@@ -27,6 +27,7 @@ mod connections;
 mod cursor;
 mod database;
 mod directory;
+mod do_not_call;
 mod door;
 mod engine;
 mod failure;

@@ -134,6 +134,27 @@ async fn refusals_answer_404_and_402_with_what_is_missing() {
 }
 
 #[actix_web::test]
+async fn a_number_that_must_not_be_called_is_403_and_says_by_which_list() {
+    let world = World::new();
+    for (list, name, words) in [
+        (ListedOn::Global, "global", "the global do-not-call list"),
+        (ListedOn::Own, "own", "your do-not-call list"),
+    ] {
+        let refusal = Refusal::DoNotCall(list);
+        let answered = met_with(&world, Ok(Initiated::Refused(refusal))).await;
+        let problem = answered.problem(403);
+        assert_eq!(problem["type"], "/problems/do-not-call");
+        assert_eq!(problem["error"], "Do not call");
+        assert_eq!(problem["list"], name);
+        let message = problem["message"].as_str().unwrap_or_default();
+        assert!(message.contains(words), "{message}");
+    }
+    let metrics = world.get("/metrics").await.text;
+    let counted = r#"callq_admissions_total{answer="do_not_call"} 2"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[actix_web::test]
 async fn an_engine_that_cannot_accept_is_503_and_gives_no_cause_away() {
     let world = World::new();
     for error in [

@@ -26,6 +26,15 @@ async fn every_admin_route_is_403_for_a_user_and_changes_nothing() {
         ("GET", call.as_str(), None),
         ("POST", settle.as_str(), Some(json!({"outcome": "failed"}))),
         ("GET", "/api/admin/queue", None),
+        ("GET", "/api/admin/do-not-call", None),
+        ("GET", "/api/admin/do-not-call/%2B14155552671", None),
+        ("DELETE", "/api/admin/do-not-call/%2B14155552671", None),
+        ("POST", "/api/admin/do-not-call/upload-csv", None),
+        (
+            "POST",
+            "/api/admin/do-not-call",
+            Some(json!({"phone_numbers": ["+14155552671"]})),
+        ),
     ] {
         world
             .ask(&world.ada.1, method, path, body)
@@ -37,7 +46,7 @@ async fn every_admin_route_is_403_for_a_user_and_changes_nothing() {
         (state.system_limit, state.paused, state.wakes),
         (10, false, 0)
     );
-    assert!(state.settled.is_empty());
+    assert!(state.settled.is_empty() && state.do_not_call.is_empty());
 }
 
 #[actix_web::test]

@@ -19,6 +19,10 @@ pub(crate) struct State {
     pub(crate) agents: Vec<Agent>,
     pub(crate) contacts: Vec<Contact>,
     pub(crate) campaigns: Vec<Campaign>,
+    /// Entries of lists, the newest last.
+    pub(crate) do_not_call: Vec<(DoNotCallList, DoNotCallEntry)>,
+    /// How many calls wait for whatever is listed next.
+    pub(crate) waiting_for_listed: u64,
     pub(crate) items: Vec<PlacedItem>,
     pub(crate) calls: Vec<Call>,
     pub(crate) loads: Vec<UserLoad>,

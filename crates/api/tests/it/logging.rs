@@ -10,7 +10,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 use serde_json::json;
 
-use crate::world::{World, queued, request, user_limit};
+use crate::world::{World, is_success, queued, request, user_limit};
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -91,6 +91,17 @@ async fn log_lines_carry_the_request_id_and_neither_tokens_nor_whole_numbers() {
     send(json!({"agentId": agent, "phoneNumber": digits}))
         .await
         .problem(400);
+    let on_lists = json!({"phone_numbers": [number]});
+    let path = format!("/api/admin/do-not-call/{number}");
+    for (method, path, body) in [
+        ("POST", "/api/admin/do-not-call", Some(on_lists)),
+        ("GET", path.as_str(), None),
+        ("DELETE", path.as_str(), None),
+    ] {
+        let answered = world.ask(&world.admin.1, method, path, body).await;
+        assert!(is_success(&answered), "{}", answered.text);
+    }
+    assert_eq!(lines_with("+44…58 taken off").len(), 1);
 
     let mine = lines_with("log-test-1");
     assert!(mine.len() >= 4, "{mine:?}");

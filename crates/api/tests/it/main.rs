@@ -6,6 +6,7 @@ mod accepting;
 mod admin;
 mod campaigns;
 mod directory;
+mod do_not_call;
 mod edges;
 mod fake;
 mod fake_engine;

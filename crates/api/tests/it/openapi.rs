@@ -13,12 +13,16 @@ const UNKNOWN: &str = "019ab0de-7c3f-7d21-9c53-52f1c2b06a4e";
 
 /// The contract's routes, with `DELETE` and the rest where an object has them.
 const ROUTES: &[&str] = &[
+    "DELETE /api/admin/do-not-call/{phone_number}",
     "DELETE /api/agents/{id}",
     "DELETE /api/contacts/{id}",
+    "DELETE /api/do-not-call/{phone_number}",
     "DELETE /api/queue/{id}",
     "GET /api/admin/calls",
     "GET /api/admin/calls/active",
     "GET /api/admin/calls/{id}",
+    "GET /api/admin/do-not-call",
+    "GET /api/admin/do-not-call/{phone_number}",
     "GET /api/admin/queue",
     "GET /api/admin/system",
     "GET /api/admin/users",
@@ -33,6 +37,8 @@ const ROUTES: &[&str] = &[
     "GET /api/campaigns/{id}/statistics",
     "GET /api/contacts",
     "GET /api/contacts/{id}",
+    "GET /api/do-not-call",
+    "GET /api/do-not-call/{phone_number}",
     "GET /api/queue",
     "GET /api/queue/statistics",
     "GET /api/queue/{id}",
@@ -46,6 +52,8 @@ const ROUTES: &[&str] = &[
     "POST /api/admin/calls/{id}/settle",
     "POST /api/admin/dispatch/pause",
     "POST /api/admin/dispatch/resume",
+    "POST /api/admin/do-not-call",
+    "POST /api/admin/do-not-call/upload-csv",
     "POST /api/agents",
     "POST /api/calls/initiate",
     "POST /api/calls/{id}/hangup",
@@ -55,6 +63,8 @@ const ROUTES: &[&str] = &[
     "POST /api/campaigns/{id}/resume",
     "POST /api/campaigns/{id}/start",
     "POST /api/contacts",
+    "POST /api/do-not-call",
+    "POST /api/do-not-call/upload-csv",
     "POST /api/webhooks/{provider}",
     "PUT /api/admin/system",
     "PUT /api/agents/{id}",
@@ -94,6 +104,7 @@ async fn every_described_route_is_served_and_asks_for_a_token_where_it_says_so()
     for (method, path, operation) in operations(&document(&world).await) {
         let real = path
             .replace("{id}", UNKNOWN)
+            .replace("{phone_number}", "%2B14155552671")
             .replace("{provider}", "nobody");
         let bare = TestRequest::with_uri(&real).method(method.parse().expect("a method"));
         let status = world.send(bare).await.status;
@@ -240,6 +251,18 @@ async fn answers_hold_what_their_schema_names_and_nothing_else() {
             "/api/admin/calls",
             "/api/admin/calls".to_owned(),
             None,
+        ),
+        (
+            "get",
+            "/api/do-not-call/{phone_number}",
+            "/api/do-not-call/%2B14155552671".to_owned(),
+            None,
+        ),
+        (
+            "post",
+            "/api/admin/do-not-call",
+            "/api/admin/do-not-call".to_owned(),
+            Some(json!({"phone_numbers": ["+14155552671"]})),
         ),
         ("get", "/api/admin/calls/{id}", told, None),
     ] {

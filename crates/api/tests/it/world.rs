@@ -66,6 +66,7 @@ pub(crate) fn ports(fake: &Arc<Fake>) -> Ports {
     Ports {
         accounts: fake.clone(),
         directory: fake.clone(),
+        do_not_call: fake.clone(),
         campaigns: fake.clone(),
         queue: fake.clone(),
         calls: fake.clone(),

@@ -6,6 +6,7 @@ mod batches;
 mod calls;
 mod campaigns;
 mod directory;
+mod do_not_call;
 mod engine;
 mod fairness;
 mod faults;
