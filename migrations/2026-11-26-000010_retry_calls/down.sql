@@ -24,25 +24,10 @@ DECLARE
     v_found integer;
 BEGIN
     FOR v_change IN SELECT * FROM (VALUES
-    ('hand_out', $x$reserved_at, trail, ordinal, made)$x$,
-     $x$reserved_at, trail, ordinal)$x$),
-    ('hand_out', $x$p_batch, p_now, trail, ordinal, made$x$,
-     $x$p_batch, p_now, trail, ordinal$x$),
-    ('hand_out', $x$SELECT m.*, coalesce(a.provider, p_provider) AS provider,
-            -- An item's first call has its id. A later one is another call.
-            coalesce(m.call_id, CASE WHEN m.made IS NULL THEN m.id ELSE uuid_v7() END) AS this_call,$x$,
-     $x$SELECT m.*, coalesce(a.provider, p_provider) AS provider,$x$),
-    ('hand_out', $x$SELECT this_call, id,$x$,
-     $x$SELECT coalesce(call_id, id), id,$x$),
-    ('hand_out', $x$d.this_call$x$,
-     $x$coalesce(d.call_id, d.id)$x$),
-    ('return_calls', $x$attempts, call_id, status, trail, ordinal, made)$x$,
-     $x$attempts, call_id, status, trail, ordinal)$x$),
-    ('return_calls', $x$because, p_server)::call_transition, ordinal, made$x$,
-     $x$because, p_server)::call_transition, ordinal$x$),
-    ('settle', $x$NULL::uuid[] AS failed, NULL::uuid[] AS cancelled,
-            NULL::call_to_retry[] AS again$x$,
-     $x$NULL::uuid[] AS failed, NULL::uuid[] AS cancelled$x$),
+    ('settle_by_hand', $x$    SELECT v_ends.completed || r.completed, v_ends.failed || r.failed INTO v_ends.completed, v_ends.failed
+    FROM retry_calls(NULL, v_ends.again, v_now) r;
+    -- Only counts the slot free.$x$,
+     $x$    -- Only counts the slot free.$x$),
     ('settle', $x$    IF v_ends.again IS NOT NULL THEN
         SELECT v_ends.completed || r.completed, v_ends.failed || r.failed INTO v_ends.completed, v_ends.failed
         FROM retry_calls(p_server, v_ends.again, v_now) r;
@@ -51,10 +36,37 @@ BEGIN
     IF v_next <= v_now THEN$x$,
      $x$    v_next := next_timer();
     IF v_next <= v_now THEN$x$),
-    ('settle_by_hand', $x$    SELECT v_ends.completed || r.completed, v_ends.failed || r.failed INTO v_ends.completed, v_ends.failed
-    FROM retry_calls(NULL, v_ends.again, v_now) r;
-    -- Only counts the slot free.$x$,
-     $x$    -- Only counts the slot free.$x$)
+    ('settle', $x$NULL::uuid[] AS failed, NULL::uuid[] AS cancelled,
+            NULL::call_to_retry[] AS again$x$,
+     $x$NULL::uuid[] AS failed, NULL::uuid[] AS cancelled$x$),
+    ('return_calls', $x$because, p_server)::call_transition, ordinal, made$x$,
+     $x$because, p_server)::call_transition, ordinal$x$),
+    ('return_calls', $x$attempts, call_id, status, trail, ordinal, made)$x$,
+     $x$attempts, call_id, status, trail, ordinal)$x$),
+    ('return_calls', $x$    -- Its number may have been put on a do-not-call list while it was up.
+    v_listed := withdraw_listed(v_items, p_server, p_now);
+    IF v_listed > 0 THEN
+        v_items := ARRAY(
+            SELECT CASE WHEN EXISTS (SELECT FROM call_queue q WHERE q.id = i.id) THEN i.id END
+            FROM unnest(v_items) WITH ORDINALITY i (id, nth) ORDER BY i.nth);
+    END IF;
+    RETURN v_items;$x$,
+     $x$    RETURN v_items;$x$),
+    ('return_calls', $x$    v_count integer;
+    v_listed integer;$x$,
+     $x$    v_count integer;$x$),
+    ('hand_out', $x$d.this_call$x$,
+     $x$coalesce(d.call_id, d.id)$x$),
+    ('hand_out', $x$SELECT this_call, id,$x$,
+     $x$SELECT coalesce(call_id, id), id,$x$),
+    ('hand_out', $x$SELECT m.*, coalesce(a.provider, p_provider) AS provider,
+            -- An item's first call has its id. A later one is another call.
+            coalesce(m.call_id, CASE WHEN m.made IS NULL THEN m.id ELSE uuid_v7() END) AS this_call,$x$,
+     $x$SELECT m.*, coalesce(a.provider, p_provider) AS provider,$x$),
+    ('hand_out', $x$p_batch, p_now, trail, ordinal, made$x$,
+     $x$p_batch, p_now, trail, ordinal$x$),
+    ('hand_out', $x$reserved_at, trail, ordinal, made)$x$,
+     $x$reserved_at, trail, ordinal)$x$)
     ) c (function, says, instead)
     LOOP
         v_was := pg_get_functiondef(v_change.function::regproc);

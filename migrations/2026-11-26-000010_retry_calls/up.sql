@@ -24,7 +24,10 @@ COMMENT ON TABLE campaign_retries IS
     'Where a campaign says otherwise than: after busy, no-answer and failed, max_retries times, each after retry_interval_minutes; after a machine never. max_retries bounds the sum of all.';
 COMMENT ON COLUMN campaign_retries.after_minutes IS 'How long before the first retry after this outcome, the second, and so on; the last for all that follow.';
 
-CREATE TYPE call_to_retry AS (item_id uuid, finished_at timestamptz, campaign_id uuid, kind smallint, ordinal bigint, made smallint[]);
+CREATE TYPE call_to_retry AS (
+    item_id uuid, finished_at timestamptz, user_id uuid, phone_number text, campaign_id uuid, kind smallint, ordinal bigint,
+    made smallint[]
+);
 COMMENT ON TYPE call_to_retry IS 'A call that ended so that its campaign may want it made again; kind counts as call_queue.made does, from 1.';
 
 DROP FUNCTION close_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz);
@@ -82,7 +85,7 @@ BEGIN
             array_agg(f.campaign_id) FILTER (
                 WHERE f.outcome NOT IN ('completed', 'cancelled') AND f.campaign_id IS NOT NULL AND f.kind IS NULL) AS failed,
             array_agg(f.campaign_id) FILTER (WHERE f.outcome = 'cancelled' AND f.campaign_id IS NOT NULL) AS cancelled,
-            array_agg(ROW (f.item_id, p_now, f.campaign_id, f.kind, f.ordinal, f.made)::call_to_retry)
+            array_agg(ROW (f.item_id, p_now, f.user_id, f.phone_number, f.campaign_id, f.kind, f.ordinal, f.made)::call_to_retry)
                 FILTER (WHERE f.kind IS NOT NULL) AS again
         FROM freed f
     )
@@ -105,12 +108,12 @@ DECLARE
     v_kinds constant text[] := ARRAY['busy', 'no-answer', 'failed', 'machine'];
 BEGIN
     WITH ruled AS MATERIALIZED (
-        SELECT e.item_id, e.finished_at, e.campaign_id, e.kind, e.ordinal, e.made, c.max_retries, c.goes_on,
+        SELECT e.item_id, e.finished_at, e.user_id, e.phone_number, e.campaign_id, e.kind, e.ordinal, e.made, c.max_retries, c.goes_on,
             (SELECT sum(n) FROM unnest(e.made) n) AS made_in_all,
             coalesce(r.times, CASE e.kind WHEN 4 THEN 0 ELSE c.max_retries END) AS times,
             coalesce(r.after_minutes, ARRAY[c.retry_interval_minutes]) AS after_minutes
         FROM (
-            SELECT i.item_id, i.finished_at, i.campaign_id, i.kind, i.ordinal, coalesce(i.made, '{0,0,0,0}') AS made
+            SELECT i.item_id, i.finished_at, i.user_id, i.phone_number, i.campaign_id, i.kind, i.ordinal, coalesce(i.made, '{0,0,0,0}') AS made
             FROM unnest(p_ended) i
         ) e
         CROSS JOIN LATERAL (
@@ -122,7 +125,9 @@ BEGIN
             WHERE k.campaign_id = e.campaign_id AND k.outcome = v_kinds[e.kind] OFFSET 0
         ) r ON true
     ), verdicts AS MATERIALIZED (
-        SELECT r.*, r.goes_on AND r.made_in_all < r.max_retries AND r.made[r.kind] < r.times AS goes_again FROM ruled r
+        SELECT r.*, r.goes_on AND r.made_in_all < r.max_retries AND r.made[r.kind] < r.times
+            AND do_not_call_list(r.user_id, r.phone_number) IS NULL AS goes_again
+        FROM ruled r
     ), laid AS (
         INSERT INTO call_queue (id, user_id, agent_id, contact_id, campaign_id, call_type, priority, position, reason,
             phone_number, contact_name, user_data, caller_id, scheduled_for, wakes_at, expires_at, due_at, due_since,
@@ -156,7 +161,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retry_calls(uuid, call_to_retry[], timestamptz) IS
-    'Puts the items of calls that close_calls has just moved to history back into their places, due later, where their campaigns want another call and are not over. Returns the campaigns of the others, by how these ended. Needs lock_engine.';
+    'Puts the items of calls that close_calls has just moved to history back into their places, due later, where their campaigns want another call and are not over, and their numbers are on no do-not-call list. Returns the campaigns of the others, by how these ended. Needs lock_engine.';
 
 DO $amend$
 DECLARE
@@ -177,6 +182,18 @@ BEGIN
      $x$SELECT this_call, id,$x$),
     ('hand_out', $x$coalesce(d.call_id, d.id)$x$,
      $x$d.this_call$x$),
+    ('return_calls', $x$    v_count integer;$x$,
+     $x$    v_count integer;
+    v_listed integer;$x$),
+    ('return_calls', $x$    RETURN v_items;$x$,
+     $x$    -- Its number may have been put on a do-not-call list while it was up.
+    v_listed := withdraw_listed(v_items, p_server, p_now);
+    IF v_listed > 0 THEN
+        v_items := ARRAY(
+            SELECT CASE WHEN EXISTS (SELECT FROM call_queue q WHERE q.id = i.id) THEN i.id END
+            FROM unnest(v_items) WITH ORDINALITY i (id, nth) ORDER BY i.nth);
+    END IF;
+    RETURN v_items;$x$),
     ('return_calls', $x$attempts, call_id, status, trail, ordinal)$x$,
      $x$attempts, call_id, status, trail, ordinal, made)$x$),
     ('return_calls', $x$because, p_server)::call_transition, ordinal$x$,

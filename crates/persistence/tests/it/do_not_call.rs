@@ -1,5 +1,6 @@
 //! Do-not-call lists: nothing that is on one waits, whoever comes first.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use callq_domain::{
@@ -420,14 +421,29 @@ async fn a_number_listed_while_a_campaign_with_it_is_laid_out_is_not_called() {
     let campaign = new_campaign(ada, scene.agent(ada).await, contacts);
     let mut gate = scene.connection();
     gate.batch_execute("BEGIN; SELECT lock_engine()").unwrap();
+    let is_made = Cell::new(false);
+    let create = async {
+        let made = scene.store.create_campaign(campaign).await;
+        is_made.set(true);
+        made
+    };
     let list = async {
         // It is laid out, and nobody else can see it.
-        scene.until_waiting_for_lock(1).await;
+        let waits = scene.until_waiting_for_lock(1);
+        let over = async {
+            while !is_made.get() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = waits => {}
+            () = over => panic!("it was made without a look under the engine's lock"),
+        }
         let list = format!("SELECT list_do_not_call(NULL, ARRAY['{NUMBER}'], NULL, 500); COMMIT");
         gate.batch_execute(&list).unwrap();
     };
 
-    let (made, ()) = tokio::join!(scene.store.create_campaign(campaign), list);
+    let (made, ()) = tokio::join!(create, list);
 
     let made = made.unwrap();
     let progress = made.progress;

@@ -29,7 +29,10 @@ const LISTS: &str = "2026-11-26-000000_list_do_not_call";
 const KEYS: &str = "2026-11-26-000003_answer_disowned_keys";
 const RETRY: &str = "2026-11-26-000010_retry_calls";
 const HOURS: &str = "2026-11-26-000011_keep_hours";
-const ALL: [&str; 15] = [FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, LISTS, KEYS, RETRY, HOURS];
+const ALL: [&str; 15] = [
+    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, LISTS, KEYS,
+    RETRY, HOURS,
+];
 const NEWEST: &str = HOURS;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.

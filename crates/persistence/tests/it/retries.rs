@@ -296,3 +296,26 @@ async fn an_operators_word_that_a_call_was_busy_has_it_made_again() {
     assert_eq!(play.item_status(call.item_id).await, ItemStatus::Queued);
     play.scene.assert_counters_equal_rows().await;
 }
+
+#[tokio::test]
+async fn whose_number_was_put_on_a_list_meanwhile_is_not_called_again() {
+    let mut play = Play::new(2, policy(3, &[])).await;
+    let (first, second) = (play.one().await, play.one().await);
+    play.scene.sql(
+        "SELECT list_do_not_call(NULL, ARRAY(SELECT phone_number FROM active_calls), 'asked', 100)",
+    );
+
+    play.end(&first, Outcome::Busy).await;
+    play.pass(1);
+    play.scene.give_back(second.request.attempt).await;
+
+    assert_eq!(play.item_status(first.item_id).await, ItemStatus::Failed);
+    let item = play.scene.store.item(play.user, second.item_id).await;
+    let item = item.unwrap().unwrap().item;
+    assert_eq!(item.status, ItemStatus::Cancelled);
+    assert_eq!(item.reason.as_deref(), Some("do-not-call"));
+    let (status, progress) = play.progress().await;
+    assert_eq!(status, CampaignStatus::Completed);
+    assert_eq!((progress.failed, progress.cancelled), (1, 1));
+    play.scene.assert_counters_equal_rows().await;
+}
