@@ -1,4 +1,5 @@
--- Whatever waits to be retried goes on as a call of its own.
+-- Whatever waits to be retried goes on as a call of its own. Earlier calls of an item that was retried
+-- stay in history, and look like items that failed: nothing remembers that the item went on.
 UPDATE call_queue SET call_id = uuid_v7() WHERE made IS NOT NULL AND call_id IS NULL;
 
 CREATE OR REPLACE VIEW queue_items AS
@@ -28,14 +29,24 @@ BEGIN
     FROM retry_calls(NULL, v_ends.again, v_now) r;
     -- Only counts the slot free.$x$,
      $x$    -- Only counts the slot free.$x$),
+    ('settle_by_hand', $x$        -- One whose number was put on a list meanwhile is withdrawn, and no longer there.
+        effect := CASE WHEN EXISTS (SELECT FROM active_calls a WHERE a.call_id = v_call) THEN 'not_unknown' ELSE 'returned' END;$x$,
+     $x$        effect := CASE WHEN v_items[1] IS NULL THEN 'not_unknown' ELSE 'returned' END;$x$),
+    ('settle_by_hand', $x$FROM end_calls(NULL,$x$,
+     $x$FROM close_calls(NULL,$x$),
     ('settle', $x$    IF v_ends.again IS NOT NULL THEN
+        -- Before anything asks whether a campaign has calls left.
         SELECT v_ends.completed || r.completed, v_ends.failed || r.failed INTO v_ends.completed, v_ends.failed
         FROM retry_calls(p_server, v_ends.again, v_now) r;
     END IF;
-    v_next := next_timer();
-    IF v_next <= v_now THEN$x$,
-     $x$    v_next := next_timer();
-    IF v_next <= v_now THEN$x$),
+    IF p_answered IS NOT NULL THEN
+        -- What settlements took$x$,
+     $x$    IF p_answered IS NOT NULL THEN
+        -- What settlements took$x$),
+    ('settle', $x$FROM end_calls(p_server, v_disowned,$x$,
+     $x$FROM close_calls(p_server, v_disowned,$x$),
+    ('settle', $x$FROM end_calls(p_server, p_end_calls,$x$,
+     $x$FROM close_calls(p_server, p_end_calls,$x$),
     ('settle', $x$NULL::uuid[] AS failed, NULL::uuid[] AS cancelled,
             NULL::call_to_retry[] AS again$x$,
      $x$NULL::uuid[] AS failed, NULL::uuid[] AS cancelled$x$),
@@ -80,82 +91,9 @@ END
 $amend$;
 
 DROP FUNCTION retry_calls(uuid, call_to_retry[], timestamptz);
-DROP FUNCTION close_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz);
-CREATE FUNCTION close_calls(
-    p_server uuid, p_calls uuid[], p_attempts integer[], p_outcomes text[], p_executions text[], p_reasons text[],
-    p_durations integer[], p_now timestamptz,
-    OUT ended bigint[], OUT users uuid[], OUT direct integer[], OUT campaign integer[], OUT held integer[],
-    OUT mean_ms double precision[], OUT completed uuid[], OUT failed uuid[], OUT cancelled uuid[]
-) LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    WITH asked AS (
-        -- Two reports of one end: the first counts.
-        SELECT DISTINCT ON (i.call_id) i.nth, i.outcome, i.execution_id, i.reason, i.duration, t.tid
-        FROM unnest(p_calls, p_attempts, p_outcomes, p_executions, p_reasons, p_durations)
-            WITH ORDINALITY i (call_id, attempt, outcome, execution_id, reason, duration, nth)
-        CROSS JOIN LATERAL (
-            SELECT a.ctid AS tid FROM active_calls a
-            WHERE a.call_id = i.call_id AND (i.attempt IS NULL OR (a.attempt = i.attempt AND a.owner = p_server))
-                -- An end of another execution is not this call's.
-                AND (i.execution_id IS NULL OR a.execution_id IS NULL OR i.execution_id = a.execution_id)
-            OFFSET 0
-        ) t
-        ORDER BY i.call_id, i.nth
-    ), freed AS (
-        DELETE FROM active_calls a USING asked i WHERE a.ctid = i.tid
-        RETURNING a.*, i.nth, i.duration,
-            -- A call given up for its length failed, whatever its hang-up is reported as.
-            CASE WHEN a.overdue THEN 'failed' ELSE i.outcome END AS outcome,
-            CASE WHEN a.overdue THEN 'timed_out' ELSE i.reason END AS because,
-            coalesce(a.execution_id, i.execution_id) AS execution
-    ), history AS (
-        INSERT INTO call_queue_history (id, user_id, agent_id, contact_id, campaign_id, call_type, priority, position, status,
-            phone_number, contact_name, user_data, caller_id, scheduled_for, expires_at, due_at, due_since, queued_at,
-            queued_by, attempts, call_id, provider, execution_id, outcome, was_call, reason, owner, reserved_at, placed_at,
-            ringing_at, answered_at, finished_at, ended_by, duration_seconds, trail)
-        SELECT item_id, user_id, agent_id, contact_id, campaign_id, call_type, priority, position,
-            CASE outcome WHEN 'completed' THEN outcome WHEN 'cancelled' THEN outcome ELSE 'failed' END,
-            phone_number, contact_name, user_data, caller_id, scheduled_for, expires_at, due_at, due_since, queued_at,
-            queued_by, attempt, call_id, provider, execution, outcome, true, because, owner, reserved_at, placed_at, ringing_at,
-            answered_at, p_now, p_server, duration, trail
-        FROM freed
-    ), per_user AS (
-        SELECT f.user_id, (count(*) FILTER (WHERE call_type = 'direct'))::integer AS direct,
-            (count(*) FILTER (WHERE call_type = 'campaign'))::integer AS campaign, count(execution)::integer AS held,
-            avg(extract(epoch FROM p_now - reserved_at) * 1000) FILTER (WHERE execution IS NOT NULL)::double precision AS mean_ms
-        FROM freed f GROUP BY f.user_id
-    ), per_outcome AS (
-        SELECT array_agg(f.nth) AS nths,
-            array_agg(f.campaign_id) FILTER (WHERE f.outcome = 'completed' AND f.campaign_id IS NOT NULL) AS completed,
-            array_agg(f.campaign_id) FILTER (WHERE f.outcome NOT IN ('completed', 'cancelled') AND f.campaign_id IS NOT NULL) AS failed,
-            array_agg(f.campaign_id) FILTER (WHERE f.outcome = 'cancelled' AND f.campaign_id IS NOT NULL) AS cancelled
-        FROM freed f
-    )
-    SELECT o.nths, o.completed, o.failed, o.cancelled, u.users, u.direct, u.campaign, u.held, u.mean_ms
-    INTO ended, completed, failed, cancelled, users, direct, campaign, held, mean_ms
-    FROM per_outcome o
-    CROSS JOIN (
-        SELECT array_agg(p.user_id) AS users, array_agg(p.direct) AS direct, array_agg(p.campaign) AS campaign,
-            array_agg(p.held) AS held, array_agg(p.mean_ms) AS mean_ms
-        FROM per_user p
-    ) u;
-END
-$$;
+DROP FUNCTION end_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz);
 COMMENT ON FUNCTION close_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz) IS
     'Moves calls that are over to history; hand_out and tally_campaigns must count them in the same transaction. An ending with an attempt takes effect only for the current attempt of p_server. Returns which took effect, per user how many and how long they held their slots, and the campaign of each by how it ended. The rows are locked; the engine need not be.';
-
-DO $plan$
-DECLARE
-    v_function regprocedure := 'close_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz)';
-BEGIN
-    EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', v_function);
-    EXECUTE format('ALTER FUNCTION %s SET enable_seqscan = off', v_function);
-    EXECUTE format('ALTER FUNCTION %s SET enable_bitmapscan = off', v_function);
-    EXECUTE format('ALTER FUNCTION %s SET enable_mergejoin = off', v_function);
-    EXECUTE format('ALTER FUNCTION %s SET jit = off', v_function);
-END
-$plan$;
-
 DROP TYPE call_to_retry;
 DROP TABLE campaign_retries;
 ALTER TABLE call_queue_history DROP COLUMN retried;

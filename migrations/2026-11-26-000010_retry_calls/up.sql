@@ -4,8 +4,9 @@
 -- Locks: call_queue, active_calls and call_queue_history for a moment, to add columns. It only adds:
 -- servers of the version before go on, and retry as soon as this is there.
 
-ALTER TABLE call_queue ADD COLUMN made smallint[];
+-- In the order in which settlements take them.
 ALTER TABLE active_calls ADD COLUMN made smallint[];
+ALTER TABLE call_queue ADD COLUMN made smallint[];
 COMMENT ON COLUMN call_queue.made IS
     'Calls made for it that are to be made again, by how they ended: busy, no-answer, failed, machine. Null before the first.';
 COMMENT ON COLUMN active_calls.made IS 'As in call_queue.';
@@ -30,8 +31,9 @@ CREATE TYPE call_to_retry AS (
 );
 COMMENT ON TYPE call_to_retry IS 'A call that ended so that its campaign may want it made again; kind counts as call_queue.made does, from 1.';
 
-DROP FUNCTION close_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz);
-CREATE FUNCTION close_calls(
+-- By another name than close_calls, which stays: a settlement that began before this is committed goes
+-- on after it with what it knew, and would not count what is left to retry_calls.
+CREATE FUNCTION end_calls(
     p_server uuid, p_calls uuid[], p_attempts integer[], p_outcomes text[], p_executions text[], p_reasons text[],
     p_durations integer[], p_now timestamptz,
     OUT ended bigint[], OUT users uuid[], OUT direct integer[], OUT campaign integer[], OUT held integer[],
@@ -59,9 +61,9 @@ BEGIN
             CASE WHEN a.overdue THEN 'timed_out' ELSE i.reason END AS because,
             coalesce(a.execution_id, i.execution_id) AS execution,
             -- One that failed before a carrier had it was refused for good.
-            CASE WHEN a.campaign_id IS NULL OR a.overdue OR i.reason IN ('do-not-call', 'invalid-number') THEN NULL
+            CASE WHEN a.campaign_id IS NULL OR a.overdue OR i.reason IN ('do-not-call', 'invalid-number', 'timed_out') THEN NULL
                 WHEN i.outcome = 'busy' THEN 1 WHEN i.outcome = 'no-answer' THEN 2
-                WHEN i.outcome = 'failed' AND coalesce(a.execution_id, i.execution_id) IS NOT NULL THEN 3
+                WHEN i.outcome = 'failed' AND coalesce(a.execution_id, i.execution_id, a.ringing_at::text, a.answered_at::text) IS NOT NULL THEN 3
                 WHEN i.outcome = 'completed' AND i.reason = 'machine' THEN 4 END AS kind
     ), history AS (
         INSERT INTO call_queue_history (id, user_id, agent_id, contact_id, campaign_id, call_type, priority, position, status,
@@ -100,6 +102,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION close_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz) IS
+    'What end_calls does, of a version before: for settlements that were under way. Nothing else calls it.';
+COMMENT ON FUNCTION end_calls(uuid, uuid[], integer[], text[], text[], text[], integer[], timestamptz) IS
     'Moves calls that are over to history; hand_out, retry_calls and tally_campaigns must count them in the same transaction. An ending with an attempt takes effect only for the current attempt of p_server. Returns which took effect, per user how many and how long they held their slots, the campaign of each by how it ended, and apart from these the calls that their campaigns may want made again. The rows are locked; the engine need not be.';
 
 CREATE FUNCTION retry_calls(p_server uuid, p_ended call_to_retry[], p_now timestamptz, OUT completed uuid[], OUT failed uuid[])
@@ -161,7 +165,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retry_calls(uuid, call_to_retry[], timestamptz) IS
-    'Puts the items of calls that close_calls has just moved to history back into their places, due later, where their campaigns want another call and are not over, and their numbers are on no do-not-call list. Returns the campaigns of the others, by how these ended. Needs lock_engine.';
+    'Puts the items of calls that end_calls has just moved to history back into their places, due later, where their campaigns want another call and are not over, and their numbers are on no do-not-call list. Returns the campaigns of the others, by how these ended. Needs lock_engine.';
 
 DO $amend$
 DECLARE
@@ -201,14 +205,21 @@ BEGIN
     ('settle', $x$NULL::uuid[] AS failed, NULL::uuid[] AS cancelled$x$,
      $x$NULL::uuid[] AS failed, NULL::uuid[] AS cancelled,
             NULL::call_to_retry[] AS again$x$),
-    ('settle', $x$    v_next := next_timer();
-    IF v_next <= v_now THEN$x$,
+    ('settle', $x$FROM close_calls(p_server, p_end_calls,$x$, $x$FROM end_calls(p_server, p_end_calls,$x$),
+    ('settle', $x$FROM close_calls(p_server, v_disowned,$x$, $x$FROM end_calls(p_server, v_disowned,$x$),
+    ('settle', $x$    IF p_answered IS NOT NULL THEN
+        -- What settlements took$x$,
      $x$    IF v_ends.again IS NOT NULL THEN
+        -- Before anything asks whether a campaign has calls left.
         SELECT v_ends.completed || r.completed, v_ends.failed || r.failed INTO v_ends.completed, v_ends.failed
         FROM retry_calls(p_server, v_ends.again, v_now) r;
     END IF;
-    v_next := next_timer();
-    IF v_next <= v_now THEN$x$),
+    IF p_answered IS NOT NULL THEN
+        -- What settlements took$x$),
+    ('settle_by_hand', $x$FROM close_calls(NULL,$x$, $x$FROM end_calls(NULL,$x$),
+    ('settle_by_hand', $x$        effect := CASE WHEN v_items[1] IS NULL THEN 'not_unknown' ELSE 'returned' END;$x$,
+     $x$        -- One whose number was put on a list meanwhile is withdrawn, and no longer there.
+        effect := CASE WHEN EXISTS (SELECT FROM active_calls a WHERE a.call_id = v_call) THEN 'not_unknown' ELSE 'returned' END;$x$),
     ('settle_by_hand', $x$    -- Only counts the slot free.$x$,
      $x$    SELECT v_ends.completed || r.completed, v_ends.failed || r.failed INTO v_ends.completed, v_ends.failed
     FROM retry_calls(NULL, v_ends.again, v_now) r;
@@ -225,7 +236,7 @@ BEGIN
     -- Planned as the engine's functions are.
     FOR v_change IN
         SELECT p.oid::regprocedure AS function FROM pg_proc p
-        WHERE p.pronamespace = current_schema()::regnamespace AND p.proname IN ('close_calls', 'retry_calls')
+        WHERE p.pronamespace = current_schema()::regnamespace AND p.proname IN ('end_calls', 'retry_calls')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', v_change.function);
         EXECUTE format('ALTER FUNCTION %s SET enable_seqscan = off', v_change.function);
@@ -233,6 +244,8 @@ BEGIN
         EXECUTE format('ALTER FUNCTION %s SET enable_mergejoin = off', v_change.function);
         EXECUTE format('ALTER FUNCTION %s SET jit = off', v_change.function);
     END LOOP;
+    -- History is looked up by key, however small it was when this was planned.
+    ALTER FUNCTION retry_calls(uuid, call_to_retry[], timestamptz) SET enable_hashjoin = off;
 END
 $amend$;
 

@@ -42,6 +42,31 @@ ALTER FUNCTION next_timer() SET enable_mergejoin = off;
 ALTER FUNCTION next_timer() SET jit = off;
 
 -- Without hours a campaign that was started may call at any time.
+SELECT lock_engine();
+UPDATE campaign_slots SET keeps_hours = false WHERE keeps_hours;
+SELECT reopen_campaigns(ARRAY(SELECT id FROM campaigns WHERE status = 'active'));
+CREATE OR REPLACE FUNCTION set_campaign_open(p_campaign uuid, p_open boolean) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_campaign campaign_slots;
+BEGIN
+    PERFORM fold_campaign_tallies();
+    SELECT * INTO v_campaign FROM campaign_slots WHERE campaign_id = p_campaign;
+    IF v_campaign.open IS DISTINCT FROM p_open THEN
+        UPDATE campaign_slots SET open = p_open WHERE campaign_id = p_campaign;
+        PERFORM find_sole_campaign(ARRAY[v_campaign.user_id]);
+        PERFORM change_slots(ARRAY[v_campaign.user_id], ARRAY[0], ARRAY[0], ARRAY[0], ARRAY[0],
+            ARRAY[CASE WHEN p_open THEN v_campaign.due ELSE -v_campaign.due END::integer], NULL);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION set_campaign_open(uuid, boolean) IS
+    'Lets the waiting calls of a campaign go, or holds them, in constant time. Needs lock_engine.';
+ALTER FUNCTION set_campaign_open(uuid, boolean) SET plan_cache_mode = force_generic_plan;
+ALTER FUNCTION set_campaign_open(uuid, boolean) SET enable_seqscan = off;
+ALTER FUNCTION set_campaign_open(uuid, boolean) SET enable_bitmapscan = off;
+ALTER FUNCTION set_campaign_open(uuid, boolean) SET enable_mergejoin = off;
+ALTER FUNCTION set_campaign_open(uuid, boolean) SET jit = off;
+
 DROP FUNCTION turn_windows(timestamptz);
 DROP FUNCTION lay_out_windows(uuid, timestamptz[], timestamptz[], boolean, timestamptz);
 DROP TABLE campaign_windows;

@@ -2,8 +2,9 @@
 -- whoever knows zones and calendars; here are only the instants, and the engine's own timers open
 -- and close by them: one row each, however many calls wait.
 --
--- Locks: campaigns and campaign_slots for a moment, to add columns. It only adds: beside this, a
--- server of the version before opens and closes on time what others have worked out.
+-- Locks: campaigns and campaign_slots for a moment, to add columns. It only adds: a server of the version
+-- before opens and closes on time what others have worked out, and a campaign that it starts keeps its
+-- hours as soon as another server has looked, within half a minute.
 
 ALTER TABLE campaigns
     ADD COLUMN weekdays text[] NOT NULL DEFAULT '{mon,tue,wed,thu,fri,sat,sun}'
@@ -27,7 +28,7 @@ CREATE TABLE campaign_windows (
     opened boolean NOT NULL DEFAULT false,
     PRIMARY KEY (campaign_id, opens_at),
     CHECK (opens_at < closes_at)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE campaign_windows IS
     'When a campaign under way may call: the present time if it may, and some that come. One that is over goes.';
 COMMENT ON COLUMN campaign_windows.closes_at IS 'The first instant at which it may not; infinity if none is in sight.';
@@ -66,6 +67,14 @@ $$;
 COMMENT ON FUNCTION reopen_campaigns(uuid[]) IS
     'Lets the waiting calls of these campaigns go, or holds them, as their status and hours say: one row each, however many wait. Needs lock_engine.';
 
+CREATE OR REPLACE FUNCTION set_campaign_open(p_campaign uuid, p_open boolean) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM reopen_campaigns(ARRAY[p_campaign]);
+END
+$$;
+COMMENT ON FUNCTION set_campaign_open(uuid, boolean) IS
+    'What servers of a version before call once they have changed the status of a campaign: hours hold for these too. Needs lock_engine.';
+
 CREATE FUNCTION lay_out_windows(p_campaign uuid, p_opens timestamptz[], p_closes timestamptz[], p_anew boolean, p_now timestamptz)
 RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -77,7 +86,9 @@ BEGIN
     FROM unnest(p_opens, p_closes) i (opens_at, closes_at)
     WHERE i.closes_at > p_now
     ON CONFLICT DO NOTHING;
-    UPDATE campaign_slots SET keeps_hours = true WHERE campaign_id = p_campaign AND NOT keeps_hours;
+    -- One that was started before hours were kept has opened long ago.
+    UPDATE campaign_slots SET keeps_hours = true, opened_at = CASE WHEN open THEN coalesce(opened_at, p_now) ELSE opened_at END
+    WHERE campaign_id = p_campaign AND NOT keeps_hours;
     PERFORM reopen_campaigns(ARRAY[p_campaign]);
 END
 $$;
@@ -154,7 +165,7 @@ BEGIN
     FOR v_change IN
         SELECT p.oid::regprocedure AS function FROM pg_proc p
         WHERE p.pronamespace = current_schema()::regnamespace
-            AND p.proname IN ('reopen_campaigns', 'lay_out_windows', 'turn_windows', 'next_timer')
+            AND p.proname IN ('reopen_campaigns', 'set_campaign_open', 'lay_out_windows', 'turn_windows', 'next_timer')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', v_change.function);
         EXECUTE format('ALTER FUNCTION %s SET enable_seqscan = off', v_change.function);

@@ -8,8 +8,9 @@ use crate::Outcome;
 /// The reason of a call that was answered by a machine, as a provider tells it.
 pub const MACHINE: &str = "machine";
 
-/// Reasons, as a provider tells them, after which a number is not called again.
-pub const FINAL_REASONS: [&str; 2] = ["do-not-call", "invalid-number"];
+/// Reasons after which a number is not called again: what a provider says of the number, and what
+/// callq says of a call that it gave up for its length, and which may still be up.
+pub const FINAL_REASONS: [&str; 3] = ["do-not-call", "invalid-number", "timed_out"];
 
 /// How a call ended that a campaign may want made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -227,6 +228,7 @@ mod tests {
 
         assert_eq!(cause(Failed, None, false), None);
         assert_eq!(cause(Failed, Some("do-not-call"), true), None);
+        assert_eq!(cause(Failed, Some("timed_out"), true), None);
         assert_eq!(cause(Busy, Some("invalid-number"), true), None);
         assert_eq!(cause(Completed, Some("caller hung up"), true), None);
         assert_eq!(cause(Cancelled, None, true), None);

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{find, withdraw_chunk};
 use crate::functions;
+use crate::rows::campaign::CampaignRow;
 use crate::{Failure, PostgresStore};
 
 /// So many windows are known ahead, the present one among them.
@@ -94,12 +95,14 @@ struct ShortRow {
     user_id: Uuid,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     known_until: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Timestamptz)]
+    now: DateTime<Utc>,
 }
 
 /// In the order of their ids, from behind `after` on.
 fn short_of_hours(conn: &mut PgConnection, after: Uuid) -> QueryResult<Vec<ShortRow>> {
     sql_query(
-        "SELECT c.id, c.user_id, nullif(w.known_until, 'infinity') AS known_until, \
+        "SELECT c.id, c.user_id, engine_now() AS now, nullif(w.known_until, 'infinity') AS known_until, \
              coalesce(w.known_until = 'infinity', false) AS anew FROM campaigns c \
          CROSS JOIN LATERAL ( \
              SELECT count(*) AS known, max(closes_at) AS known_until, max(opens_at) AS opens_at \
@@ -120,29 +123,36 @@ fn short_of_hours(conn: &mut PgConnection, after: Uuid) -> QueryResult<Vec<Short
 /// Works out more hours of a campaign, or ends some of its waiting calls if none are left. Answers
 /// whether there is more of the latter to do.
 fn keep_hours_of(conn: &mut PgConnection, short: ShortRow) -> Result<bool, Failure> {
-    let at = functions::lock_engine(conn)?;
-    let Some(row) = find(conn, short.user_id, short.id)? else {
+    let Some(campaign) = under_way(conn, short)? else {
         return Ok(false);
     };
-    let campaign = row.into_campaign()?;
-    let from = short.known_until.map_or(at, |known| known.max(at));
+    let from = short.known_until.unwrap_or(short.now).max(short.now);
     let windows = windows(&campaign, from)?;
-    match campaign.status {
-        CampaignStatus::Scheduled | CampaignStatus::Active | CampaignStatus::Paused => {}
-        CampaignStatus::Draft | CampaignStatus::Completed | CampaignStatus::Cancelled => {
-            return Ok(false);
-        }
-    }
-    if !windows.is_empty() {
-        lay_out(conn, &campaign, &windows, short.anew, at)?;
+    // The last window may still be open. Of a paused campaign the dates may yet be changed.
+    let may_wait = short.known_until.is_some() || campaign.status == CampaignStatus::Paused;
+    if windows.is_empty() && may_wait {
         return Ok(false);
     }
-    // The last window may still be open. Of a paused campaign the dates may yet be changed.
-    if short.known_until.is_some() || campaign.status == CampaignStatus::Paused {
+    let at = functions::lock_engine(conn)?;
+    if under_way(conn, short)?.is_none_or(|now| now.status != campaign.status) {
+        return Ok(false);
+    }
+    lay_out(conn, &campaign, &windows, short.anew, at)?;
+    if !windows.is_empty() {
         return Ok(false);
     }
     let words = "its campaign's last hours were over";
     withdraw_chunk(conn, short.id, "expired", words, at)
+}
+
+/// The campaign, if it is neither a draft nor over.
+fn under_way(conn: &mut PgConnection, short: ShortRow) -> Result<Option<Campaign>, Failure> {
+    let campaign = find(conn, short.user_id, short.id)?;
+    let campaign = campaign.map(CampaignRow::into_campaign).transpose()?;
+    Ok(campaign.filter(|campaign| match campaign.status {
+        CampaignStatus::Scheduled | CampaignStatus::Active | CampaignStatus::Paused => true,
+        CampaignStatus::Draft | CampaignStatus::Completed | CampaignStatus::Cancelled => false,
+    }))
 }
 
 impl PostgresStore {
@@ -156,7 +166,14 @@ impl PostgresStore {
             after = found.last().map(|short| short.id);
             for short in found {
                 let keep = move |conn: &mut PgConnection| keep_hours_of(conn, short);
-                while self.database.run(keep).await? {}
+                // One that cannot be read must not keep the others from their hours.
+                while match self.database.run(keep).await {
+                    Err(StoreError::Internal(cause)) => {
+                        log::error!(campaign_id:% = short.id; "the hours of a campaign cannot be worked out: {cause}");
+                        false
+                    }
+                    more => more?,
+                } {}
             }
         }
         Ok(())

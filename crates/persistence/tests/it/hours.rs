@@ -303,9 +303,43 @@ async fn a_campaign_from_before_hours_were_kept_keeps_them_within_a_look() {
     play.scene.store.withdraw_left_over().await.unwrap();
 
     assert_eq!(play.started().await, 0);
+    // It has opened long ago, though not since hours were kept.
+    assert_eq!(play.campaign(id).await.status, CampaignStatus::Active);
     play.at("2030-05-01T07:00:00Z");
     assert_eq!(play.started().await, 2);
     assert!(play.campaign(id).await.is_open);
+}
+
+#[tokio::test]
+async fn a_server_of_the_version_before_that_resumes_a_campaign_at_night_does_not_open_it() {
+    let play = Play::new().await;
+    let id = play.draft(9, |_| {}).await;
+    play.start(id).await;
+
+    play.scene.sql(&format!(
+        "BEGIN; SELECT lock_engine(); SELECT set_campaign_open('{id}', true); COMMIT"
+    ));
+
+    assert_eq!(play.started().await, 0);
+    assert!(!play.campaign(id).await.is_open);
+}
+
+#[tokio::test]
+async fn a_campaign_whose_zone_nobody_knows_keeps_no_other_from_its_hours() {
+    let mut play = Play::new().await;
+    let (strange, other) = (play.draft(1, |_| {}).await, play.draft(9, |_| {}).await);
+    for id in [strange, other] {
+        play.start(id).await;
+    }
+    play.scene.sql(&format!(
+        "UPDATE campaigns SET use_custom_timezone = true, campaign_timezone = 'Mars/Olympus' WHERE id = '{strange}'; \
+         DELETE FROM campaign_windows"
+    ));
+
+    play.scene.store.withdraw_left_over().await.unwrap();
+
+    play.at("2030-05-01T07:00:00Z");
+    assert_eq!(play.started().await, 2);
 }
 
 #[tokio::test]

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use callq_domain::{
-    CallStore, CampaignId, CampaignProgress, CampaignStatus, CampaignStore, ItemStatus,
-    OperatorStore, Outcome, QueueItemId, QueueStore, ReservedCall, RetryCause, RetryPolicy,
-    RetryRule, UserId,
+    CallStore, CampaignId, CampaignProgress, CampaignStatus, CampaignStore, Ending, EngineStore,
+    HandEffect, HandSettlement, ItemStatus, OperatorStore, OperatorWord, Outcome, ProgressBatch,
+    QueueItemId, QueueStore, ReservedCall, RetryCause, RetryPolicy, RetryRule, Return, SlotBatch,
+    UserId,
 };
 
 use crate::model::database_clock::DatabaseClock;
@@ -182,11 +183,11 @@ async fn every_call_of_an_item_is_on_record_and_its_story_is_told_whole() {
 
 #[tokio::test]
 async fn who_must_not_be_called_again_is_not() {
-    let play = Play::new(5, policy(3, &[])).await;
-    play.scene.limit(play.user, 5).await;
-    let calls = play.scene.dispatch(5).await;
+    let play = Play::new(6, policy(3, &[])).await;
+    play.scene.limit(play.user, 6).await;
+    let calls = play.scene.dispatch(6).await;
     let taken = |nth: usize| calls[nth].request.attempt;
-    for nth in [1, 2, 3, 4] {
+    for nth in [1, 2, 3, 4, 5] {
         play.scene.place(taken(nth)).await;
     }
     let scene = &play.scene;
@@ -197,6 +198,8 @@ async fn who_must_not_be_called_again_is_not() {
         (2, Outcome::Busy, "do-not-call"),
         (3, Outcome::Completed, "machine"),
         (4, Outcome::Cancelled, "hung up"),
+        // Given up for its length: it may still be up.
+        (5, Outcome::Failed, "timed_out"),
     ] {
         scene
             .end_because(taken(nth).call_id, outcome, Some(reason))
@@ -206,7 +209,7 @@ async fn who_must_not_be_called_again_is_not() {
     let (status, progress) = play.progress().await;
     assert_eq!(status, CampaignStatus::Completed);
     let ended = (progress.completed, progress.failed, progress.cancelled);
-    assert_eq!((progress.total, ended), (5, (1, 3, 1)));
+    assert_eq!((progress.total, ended), (6, (1, 4, 1)));
     play.scene.assert_counters_equal_rows().await;
 }
 
@@ -275,7 +278,6 @@ async fn rules_are_kept_as_they_were_given() {
 
 #[tokio::test]
 async fn an_operators_word_that_a_call_was_busy_has_it_made_again() {
-    use callq_domain::{HandSettlement, OperatorWord};
     let play = Play::new(1, policy(1, &[])).await;
     let call = play.one().await;
     let settlement = HandSettlement {
@@ -317,5 +319,71 @@ async fn whose_number_was_put_on_a_list_meanwhile_is_not_called_again() {
     let (status, progress) = play.progress().await;
     assert_eq!(status, CampaignStatus::Completed);
     assert_eq!((progress.failed, progress.cancelled), (1, 1));
+    play.scene.assert_counters_equal_rows().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_withdrawn_beside_one_to_be_retried_does_not_complete_their_campaign() {
+    let mut play = Play::new(2, policy(1, &[])).await;
+    let (first, second) = (play.one().await, play.one().await);
+    play.scene.sql(
+        "SELECT list_do_not_call(NULL, ARRAY(SELECT phone_number FROM active_calls ORDER BY position DESC LIMIT 1), \
+         'asked', 100)",
+    );
+    play.pass(1);
+    let batch = SlotBatch {
+        endings: vec![Ending {
+            call_id: first.request.attempt.call_id,
+            attempt: None,
+            outcome: Outcome::Busy,
+            execution_id: None,
+            reason: None,
+            duration_seconds: None,
+        }],
+        returns: vec![Return {
+            attempt: second.request.attempt,
+            delay: Duration::ZERO,
+            reason: "provider is busy".into(),
+            if_unknown: false,
+        }],
+        ..SlotBatch::default()
+    };
+
+    let settled = play.scene.store.settle(play.scene.server, &batch).await;
+
+    assert!(settled.unwrap().returns[0].is_none());
+    let (status, progress) = play.progress().await;
+    assert_eq!(status, CampaignStatus::Active);
+    assert_eq!((progress.queued, progress.cancelled), (1, 1));
+    play.pass(60 * MINUTE);
+    assert_eq!(play.one().await.item_id, first.item_id);
+    play.scene.assert_counters_equal_rows().await;
+}
+
+#[tokio::test]
+async fn an_operator_who_puts_a_call_back_to_a_listed_number_is_told_that_it_was_done() {
+    let play = Play::new(1, policy(1, &[])).await;
+    let call = play.one().await;
+    let lost = ProgressBatch {
+        unknown: vec![(call.request.attempt, "no answer".into())],
+        ..ProgressBatch::default()
+    };
+    let (store, server) = (&play.scene.store, play.scene.server);
+    store.record_progress(server, &lost).await.unwrap();
+    play.scene.sql(
+        "SELECT list_do_not_call(NULL, ARRAY(SELECT phone_number FROM active_calls), 'asked', 100)",
+    );
+    let settlement = HandSettlement {
+        attempt: None,
+        word: OperatorWord::NotPlaced,
+        reason: None,
+    };
+
+    let effect = store
+        .settle_by_hand(call.item_id.as_uuid(), settlement)
+        .await;
+
+    assert!(matches!(effect, Ok(HandEffect::Returned)), "{effect:?}");
+    assert_eq!(play.item_status(call.item_id).await, ItemStatus::Cancelled);
     play.scene.assert_counters_equal_rows().await;
 }

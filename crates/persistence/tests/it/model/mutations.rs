@@ -67,7 +67,7 @@ const MUTATIONS: [Mutation; 17] = [
     mutation("admit_direct_calls", "s.due_direct = 0 AND", ""),
     // Fences.
     mutation(
-        "close_calls",
+        "end_calls",
         "a.attempt = i.attempt AND a.owner = p_server",
         "a.attempt >= i.attempt",
     ),
