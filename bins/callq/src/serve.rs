@@ -163,6 +163,7 @@ impl Server {
             directory: shared.clone(),
             do_not_call: shared.clone(),
             campaigns: shared.clone(),
+            campaign_contacts: shared.clone(),
             queue: shared.clone(),
             calls: shared.clone(),
             operators: shared,

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use callq_domain::{
-    AccountStore, CallStore, CampaignStore, DirectoryStore, DoNotCallStore, OperatorStore,
-    Providers, QueueStore,
+    AccountStore, CallStore, CampaignContactStore, CampaignStore, DirectoryStore, DoNotCallStore,
+    OperatorStore, Providers, QueueStore,
 };
 use chrono::{DateTime, Utc};
 
@@ -26,6 +26,8 @@ pub struct Ports {
     pub do_not_call: Arc<dyn DoNotCallStore>,
     /// Campaigns.
     pub campaigns: Arc<dyn CampaignStore>,
+    /// Their contacts.
+    pub campaign_contacts: Arc<dyn CampaignContactStore>,
     /// The queue as its owner sees it.
     pub queue: Arc<dyn QueueStore>,
     /// Call records.

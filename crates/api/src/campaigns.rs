@@ -1,4 +1,4 @@
-//! Plain campaigns: contacts in, start, pause, resume, cancel, and how far it is.
+//! Plain campaigns: contacts in, start, pause, resume, cancel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,9 @@ use crate::json::JsonBody;
 use crate::params::{PageParams, PageResponse, PathId, Query};
 use crate::problem::Problem;
 
+pub(crate) mod change;
+pub(crate) mod contacts;
+pub(crate) mod figures;
 mod request;
 
 use request::CampaignRequest;
@@ -184,48 +187,6 @@ impl RetryRuleResponse {
     }
 }
 
-/// A campaign in figures.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct CampaignStatisticsResponse {
-    /// The campaign.
-    campaign_id: Uuid,
-    /// Where it stands.
-    status: &'static str,
-    /// How far it is.
-    #[serde(flatten)]
-    progress: ProgressResponse,
-    /// Share of contacts that are accounted for, 0 to 1.
-    done_share: f64,
-    /// Share of calls made that took place, 0 to 1; null before the first.
-    completed_share: Option<f64>,
-    /// When it was started.
-    started_at: Option<DateTime<Utc>>,
-    /// When its last contact was accounted for, or it was withdrawn.
-    finished_at: Option<DateTime<Utc>>,
-}
-
-impl From<Campaign> for CampaignStatisticsResponse {
-    fn from(campaign: Campaign) -> Self {
-        let progress = campaign.progress;
-        let made = progress.completed + progress.failed;
-        let done = made + progress.cancelled + progress.expired;
-        Self {
-            campaign_id: campaign.id.into(),
-            status: campaign.status.as_str(),
-            progress: progress.into(),
-            done_share: share(done, progress.total).unwrap_or(0.0),
-            completed_share: share(progress.completed, made),
-            started_at: campaign.started_at,
-            finished_at: campaign.finished_at,
-        }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
-}
-
 /// Makes a campaign. It calls nobody until it is started.
 #[utoipa::path(
     tag = "campaigns",
@@ -374,25 +335,6 @@ pub(crate) async fn cancel_campaign(
     use CampaignStatus::{Active, Cancelled, Draft, Paused, Scheduled};
     let from = &[Draft, Scheduled, Active, Paused];
     change(&api, caller, id.0, from, Cancelled).await
-}
-
-/// A campaign in figures.
-#[utoipa::path(
-    tag = "campaigns",
-    params(("id" = Uuid, Path, description = "The campaign")),
-    responses(
-        (status = 200, description = "Now", body = CampaignStatisticsResponse),
-        (status = 404, description = "No such campaign, or another user's"),
-    )
-)]
-#[get("/api/campaigns/{id}/statistics")]
-pub(crate) async fn show_campaign_statistics(
-    api: web::Data<Api>,
-    caller: Caller,
-    id: PathId<CampaignId>,
-) -> Result<web::Json<CampaignStatisticsResponse>, Problem> {
-    let campaign = find(&api, caller, id.0).await?;
-    Ok(web::Json(campaign.into()))
 }
 
 async fn find(api: &Api, caller: Caller, id: CampaignId) -> Result<Campaign, Problem> {

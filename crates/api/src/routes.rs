@@ -7,6 +7,9 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError as _, get, web};
 use utoipa::OpenApi;
 
 use crate::api::Api;
+use crate::campaigns::{
+    change as campaign_change, contacts as campaign_contacts, figures as campaign_figures,
+};
 use crate::front::front;
 use crate::openapi::Completed;
 use crate::problem::Problem;
@@ -66,12 +69,19 @@ routes![
     do_not_call::delete_do_not_call,
     campaigns::create_campaign,
     campaigns::list_campaigns,
+    campaign_figures::show_campaign_summary,
     campaigns::show_campaign,
+    campaign_change::replace_campaign,
+    campaign_change::delete_campaign,
     campaigns::start_campaign,
     campaigns::pause_campaign,
     campaigns::resume_campaign,
     campaigns::cancel_campaign,
-    campaigns::show_campaign_statistics,
+    campaign_figures::show_campaign_statistics,
+    campaign_contacts::list_campaign_contacts,
+    campaign_contacts::add_campaign_contacts,
+    campaign_contacts::cancel_campaign_contacts,
+    campaign_contacts::requeue_campaign_contacts,
     admin::show_system,
     admin::replace_system,
     admin::change_system,

@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 
 use crate::{
     AgentId, CallingHours, CallingHoursError, CampaignId, ContactId, LegalHours, OpenWindow,
-    RetryPolicy, UserId, Weekdays,
+    Outcome, RetryPolicy, UserId, Weekdays,
 };
 
 /// Where a campaign stands.
@@ -57,7 +57,9 @@ impl CampaignStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 
-    /// Whether `next` may follow directly.
+    /// Whether `next` may follow directly when someone asks for it or nothing is left to do.
+    /// Queueing contacts again besides makes a completed campaign active: see
+    /// [`CampaignStatus::may_be_repeated`].
     #[must_use]
     pub const fn may_become(self, next: Self) -> bool {
         match self {
@@ -74,6 +76,24 @@ impl CampaignStatus {
             ),
             Self::Completed | Self::Cancelled => false,
         }
+    }
+
+    /// Whether it is over: nothing in it changes any more, but for [`CampaignStatus::may_be_repeated`].
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Completed | Self::Cancelled)
+    }
+
+    /// Whether contacts that were not reached may be queued again. What was cancelled stays so.
+    #[must_use]
+    pub const fn may_be_repeated(self) -> bool {
+        !matches!(self, Self::Cancelled)
+    }
+
+    /// Whether it may be deleted. What still calls, or may go on, must be cancelled first.
+    #[must_use]
+    pub const fn may_be_deleted(self) -> bool {
+        matches!(self, Self::Draft | Self::Completed | Self::Cancelled)
     }
 }
 
@@ -162,6 +182,23 @@ pub struct CampaignProgress {
     pub expired: u64,
 }
 
+impl CampaignProgress {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            total: self.total + other.total,
+            pending: self.pending + other.pending,
+            queued: self.queued + other.queued,
+            processing: self.processing + other.processing,
+            completed: self.completed + other.completed,
+            failed: self.failed + other.failed,
+            cancelled: self.cancelled + other.cancelled,
+            expired: self.expired + other.expired,
+        }
+    }
+}
+
 /// A campaign as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Campaign {
@@ -189,6 +226,43 @@ pub struct Campaign {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
+/// How the calls of a campaign that are over went, those of contacts queued again among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CampaignCalls {
+    /// Calls that held a slot to their end.
+    pub ended: u64,
+    /// Calls by outcome, in the order of [`Outcome::ALL`].
+    pub by_outcome: [u64; Outcome::ALL.len()],
+    /// Attempts that these calls took.
+    pub attempts: u64,
+    /// Seconds talked, as providers tell.
+    pub talk_seconds: u64,
+}
+
+/// A campaign in figures. They outlive its deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CampaignStatistics {
+    /// The campaign.
+    pub campaign: Campaign,
+    /// When it was deleted, if it was.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// How its calls went; none if there are too many to look at each.
+    pub calls: Option<CampaignCalls>,
+}
+
+/// A user's campaigns together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CampaignSummary {
+    /// How many there are in each status that any has.
+    pub by_status: Vec<(CampaignStatus, u64)>,
+    /// How far they are, all together.
+    pub progress: CampaignProgress,
+    /// How many were deleted.
+    pub deleted: u64,
+    /// How far those got.
+    pub deleted_progress: CampaignProgress,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,7 +273,21 @@ mod tests {
             assert!(!CampaignStatus::Completed.may_become(next));
             assert!(!CampaignStatus::Cancelled.may_become(next));
         }
+        assert!(CampaignStatus::Completed.may_be_repeated());
+        assert!(!CampaignStatus::Cancelled.may_be_repeated());
         assert!(CampaignStatus::Paused.may_become(CampaignStatus::Active));
         assert!(!CampaignStatus::Draft.may_become(CampaignStatus::Paused));
+    }
+
+    #[test]
+    fn a_campaign_that_may_still_call_is_not_deleted() {
+        let kept = [
+            CampaignStatus::Scheduled,
+            CampaignStatus::Active,
+            CampaignStatus::Paused,
+        ];
+        for status in CampaignStatus::ALL {
+            assert_eq!(status.may_be_deleted(), !kept.contains(&status));
+        }
     }
 }

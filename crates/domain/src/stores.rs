@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::{
     Agent, AgentFields, AgentId, Call, CallId, CallStatus, CallStory, CallTransition, CallType,
-    Campaign, CampaignId, CampaignStatus, ConcurrencyLimit, Contact, ContactFields, ContactId,
-    HandEffect, HandSettlement, HeldCalls, Identity, ItemStatus, NewCampaign, NewToken, NewUser,
-    QueueItem, QueueItemId, QueuePlace, QueueReason, SlotUse, TokenHash, TokenId, User, UserChange,
-    UserId,
+    Campaign, CampaignFields, CampaignId, CampaignStatistics, CampaignStatus, CampaignSummary,
+    ConcurrencyLimit, Contact, ContactFields, ContactId, HandEffect, HandSettlement, HeldCalls,
+    Identity, ItemStatus, NewCampaign, NewToken, NewUser, QueueItem, QueueItemId, QueuePlace,
+    QueueReason, SlotUse, TokenHash, TokenId, User, UserChange, UserId,
 };
 
 /// Why a store could not do what it was asked.
@@ -138,6 +138,25 @@ pub trait CampaignStore: Send + Sync {
         id: CampaignId,
         status: CampaignStatus,
     ) -> Result<Campaign, StoreError>;
+    /// Replaces what is said of a campaign that is not over. `NotFound` if it or its agent is not
+    /// the user's; `Conflict` if it is over, or names another agent and is no draft.
+    async fn update_campaign(
+        &self,
+        user: UserId,
+        id: CampaignId,
+        fields: CampaignFields,
+    ) -> Result<Campaign, StoreError>;
+    /// Deletes a draft, or a campaign that is over: it is listed and found no more, its calls and
+    /// figures are kept. `Conflict` while it may still call.
+    async fn delete_campaign(&self, user: UserId, id: CampaignId) -> Result<(), StoreError>;
+    /// A campaign in figures, if it is the user's, deleted or not.
+    async fn campaign_statistics(
+        &self,
+        user: UserId,
+        id: CampaignId,
+    ) -> Result<Option<CampaignStatistics>, StoreError>;
+    /// The user's campaigns together.
+    async fn campaign_summary(&self, user: UserId) -> Result<CampaignSummary, StoreError>;
 }
 
 /// Which queue items.

@@ -1,13 +1,25 @@
 //! Campaigns. A campaign's calls are laid out in the queue when it is made; one row of
 //! `campaign_slots` says whether they may go, so starting and pausing cost the same whatever its
 //! size. Cancelling withdraws them in small transactions, between which others get their turn.
+//!
+//! A campaign that was deleted is not found here, but for its figures.
+
+mod change;
+mod contacts;
+mod figures;
+mod hours;
+mod listing;
+#[cfg(test)]
+mod listing_tests;
+mod requeue;
 
 use std::collections::HashSet;
 
 use async_trait::async_trait;
 use callq_domain::{
-    Campaign, CampaignId, CampaignStatus, CampaignStore, ContactId, NewCampaign, Page, PageRequest,
-    QueueItemId, RetryPolicy, StoreError, UserId,
+    Campaign, CampaignFields, CampaignId, CampaignStatistics, CampaignStatus, CampaignStore,
+    CampaignSummary, ContactId, NewCampaign, Page, PageRequest, QueueItemId, RetryPolicy,
+    StoreError, UserId,
 };
 use chrono::{DateTime, Utc};
 use diesel::connection::SimpleConnection as _;
@@ -23,8 +35,6 @@ use crate::functions::{self, IdRow};
 use crate::rows::campaign::{CampaignRow, NewCampaignRow};
 use crate::schema::campaigns;
 use crate::{Database, Failure, PostgresStore, do_not_call};
-
-mod hours;
 
 /// How many waiting calls of a cancelled campaign one transaction withdraws. Dispatch waits
 /// meanwhile: some 20 ms.
@@ -54,7 +64,8 @@ impl CampaignStore for PostgresStore {
         self.database
             .run(move |conn| {
                 let rows: Vec<CampaignRow> = sql_query(format!(
-                    "{} WHERE c.user_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT $3",
+                    "{} WHERE c.user_id = $1 AND c.id < $2 AND c.deleted_at IS NULL \
+                     ORDER BY c.id DESC LIMIT $3",
                     CampaignRow::SELECT
                 ))
                 .bind::<SqlUuid, _>(user.as_uuid())
@@ -90,23 +101,72 @@ impl CampaignStore for PostgresStore {
         if status != CampaignStatus::Cancelled {
             return Ok(changed);
         }
+        if !self.withdraw_all(id).await? {
+            return Ok(changed);
+        }
+        Ok(self.campaign(user, id).await?.unwrap_or(changed))
+    }
+
+    async fn update_campaign(
+        &self,
+        user: UserId,
+        id: CampaignId,
+        fields: CampaignFields,
+    ) -> Result<Campaign, StoreError> {
+        self.database
+            .run_long_write(move |conn| {
+                change::update_campaign_on_conn(conn, user.as_uuid(), id.as_uuid(), &fields)
+            })
+            .await
+    }
+
+    async fn delete_campaign(&self, user: UserId, id: CampaignId) -> Result<(), StoreError> {
+        self.database
+            .run(move |conn| change::delete_campaign_on_conn(conn, user.as_uuid(), id.as_uuid()))
+            .await?;
+        self.withdraw_all(id).await?;
+        Ok(())
+    }
+
+    async fn campaign_statistics(
+        &self,
+        user: UserId,
+        id: CampaignId,
+    ) -> Result<Option<CampaignStatistics>, StoreError> {
+        self.database
+            .run_long_read(move |conn| {
+                figures::campaign_statistics_on_conn(conn, user.as_uuid(), id.as_uuid())
+            })
+            .await
+    }
+
+    async fn campaign_summary(&self, user: UserId) -> Result<CampaignSummary, StoreError> {
+        self.database
+            .run_long_read(move |conn| figures::campaign_summary_on_conn(conn, user.as_uuid()))
+            .await
+    }
+}
+
+impl PostgresStore {
+    /// Withdraws what waits of a campaign that was cancelled. Answers whether all of it was: if not,
+    /// housekeeping does the rest.
+    async fn withdraw_all(&self, id: CampaignId) -> Result<bool, StoreError> {
         // A task of its own: a client that goes away does not leave it half done.
         let withdrawal = withdraw_waiting(self.database.clone(), id.as_uuid());
         match tokio::spawn(withdrawal).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => Ok(true),
             Ok(Err(error)) => {
                 log::warn!(campaign_id:% = id; "housekeeping will withdraw the rest of a cancelled campaign: {error}");
-                return Ok(changed);
+                Ok(false)
             }
-            Err(error) => return Err(StoreError::Internal(error.to_string())),
+            Err(error) => Err(StoreError::Internal(error.to_string())),
         }
-        Ok(self.campaign(user, id).await?.unwrap_or(changed))
     }
 }
 
 fn find(conn: &mut PgConnection, user: Uuid, id: Uuid) -> QueryResult<Option<CampaignRow>> {
     sql_query(format!(
-        "{} WHERE c.id = $1 AND c.user_id = $2",
+        "{} WHERE c.id = $1 AND c.user_id = $2 AND c.deleted_at IS NULL",
         CampaignRow::SELECT
     ))
     .bind::<SqlUuid, _>(id)
@@ -168,6 +228,20 @@ fn insert_retry_rules(
 /// Keeps the contacts as they are until the calls to them exist, so that a change to one of them
 /// comes before all of it or reaches its call too.
 fn lock_contacts(conn: &mut PgConnection, user: Uuid, contacts: &[Uuid]) -> Result<(), Failure> {
+    match unknown_contact(conn, user, contacts)? {
+        None => Ok(()),
+        Some(missing) => {
+            Err(StoreError::Conflict(format!("contact {missing} does not exist")).into())
+        }
+    }
+}
+
+/// As [`lock_contacts`], and answers the first that does not exist or is another user's.
+fn unknown_contact(
+    conn: &mut PgConnection,
+    user: Uuid,
+    contacts: &[Uuid],
+) -> QueryResult<Option<ContactId>> {
     #[derive(QueryableByName)]
     struct CountRow {
         #[diesel(sql_type = BigInt)]
@@ -181,7 +255,7 @@ fn lock_contacts(conn: &mut PgConnection, user: Uuid, contacts: &[Uuid]) -> Resu
     .bind::<SqlUuid, _>(user)
     .get_result(conn)?;
     if usize::try_from(row.found) == Ok(contacts.len()) {
-        return Ok(());
+        return Ok(None);
     }
     let missing: IdRow = sql_query(
         "SELECT i.id FROM unnest($1) WITH ORDINALITY i (id, nth) \
@@ -191,8 +265,7 @@ fn lock_contacts(conn: &mut PgConnection, user: Uuid, contacts: &[Uuid]) -> Resu
     .bind::<Array<SqlUuid>, _>(contacts)
     .bind::<SqlUuid, _>(user)
     .get_result(conn)?;
-    let missing = ContactId::from(missing.id);
-    Err(StoreError::Conflict(format!("contact {missing} does not exist")).into())
+    Ok(Some(ContactId::from(missing.id)))
 }
 
 /// Everything a campaign is besides its own row. The database checks what each call refers to one
@@ -206,58 +279,112 @@ fn lay_out_calls(
     agent: Uuid,
     contacts: &[Uuid],
 ) -> QueryResult<()> {
-    let seen = do_not_call::last_listed(conn)?;
-    let (mut waiting, mut listed) = (0, 0);
-    for (nth, chunk) in contacts.chunks(LAY_OUT_CHUNK).enumerate() {
-        let before = number(nth * LAY_OUT_CHUNK);
-        sql_query(
-            "INSERT INTO campaign_contacts (campaign_id, contact_id, ordinal) \
-             SELECT $1, i.id, $3 + i.nth FROM unnest($2) WITH ORDINALITY i (id, nth)",
-        )
-        .bind::<SqlUuid, _>(campaign)
-        .bind::<Array<SqlUuid>, _>(chunk)
-        .bind::<BigInt, _>(before)
-        .execute(conn)?;
-        let refused: HashSet<Uuid> = do_not_call::listed_contacts(conn, user, chunk)?
-            .into_iter()
-            .collect();
-        let (refused, called): (Vec<Uuid>, Vec<Uuid>) =
-            chunk.iter().partition(|contact| refused.contains(contact));
-        insert_calls(conn, user, campaign, agent, &called, waiting)?;
-        insert_refused_calls(conn, user, campaign, agent, &refused)?;
-        waiting += number(called.len());
-        listed += number(refused.len());
-    }
+    let owner = Owner {
+        user,
+        campaign,
+        agent,
+    };
+    let laid_out = list_and_lay_out(conn, owner, contacts, 0, 0)?;
     sql_query(
         "INSERT INTO campaign_slots (campaign_id, user_id, due, tail, cancelled) \
          VALUES ($1, $2, $3, $3, $4)",
     )
     .bind::<SqlUuid, _>(campaign)
     .bind::<SqlUuid, _>(user)
-    .bind::<BigInt, _>(waiting)
-    .bind::<BigInt, _>(listed)
+    .bind::<BigInt, _>(number(laid_out.waiting))
+    .bind::<BigInt, _>(number(laid_out.refused))
     .execute(conn)?;
-    withdraw_listed_since(conn, user, campaign, seen)
+    let (at, refused) = lock_engine_and_look(conn, owner, laid_out.seen)?;
+    withdraw_refused(conn, &refused, at)
 }
 
-/// Withdraws the calls of a campaign that is being made to numbers listed meanwhile, by those who
-/// could not see these calls. Takes the engine's lock, last: who lists a number after that sees them.
-fn withdraw_listed_since(
-    conn: &mut PgConnection,
+/// Whose calls are laid out.
+#[derive(Clone, Copy)]
+struct Owner {
     user: Uuid,
     campaign: Uuid,
+    agent: Uuid,
+}
+
+/// What was laid out, and up to which entry of the do-not-call lists these were asked.
+struct LaidOutCalls {
+    waiting: usize,
+    refused: usize,
     seen: i64,
-) -> QueryResult<()> {
+}
+
+/// Puts contacts on a campaign's list, behind the place `listed`, and their calls into the queue,
+/// behind the number `tail`; those of contacts that must not be called into the history.
+fn list_and_lay_out(
+    conn: &mut PgConnection,
+    owner: Owner,
+    contacts: &[Uuid],
+    listed: i64,
+    tail: i64,
+) -> QueryResult<LaidOutCalls> {
+    let mut laid_out = LaidOutCalls {
+        waiting: 0,
+        refused: 0,
+        seen: do_not_call::last_listed(conn)?,
+    };
+    for (nth, chunk) in contacts.chunks(LAY_OUT_CHUNK).enumerate() {
+        let before = number(nth * LAY_OUT_CHUNK);
+        let items = new_items(chunk.len());
+        sql_query(
+            "INSERT INTO campaign_contacts (campaign_id, contact_id, item_id, ordinal) \
+             SELECT $1, i.id, i.item_id, $4 + i.nth \
+             FROM unnest($2, $3) WITH ORDINALITY i (id, item_id, nth)",
+        )
+        .bind::<SqlUuid, _>(owner.campaign)
+        .bind::<Array<SqlUuid>, _>(chunk)
+        .bind::<Array<SqlUuid>, _>(&items)
+        .bind::<BigInt, _>(listed + before)
+        .execute(conn)?;
+        let refused: HashSet<Uuid> = do_not_call::listed_contacts(conn, owner.user, chunk)?
+            .into_iter()
+            .collect();
+        let (over, waiting): (Vec<_>, Vec<_>) = chunk
+            .iter()
+            .copied()
+            .zip(items)
+            .partition(|(contact, _)| refused.contains(contact));
+        let (called, items): (Vec<Uuid>, Vec<Uuid>) = waiting.into_iter().unzip();
+        let behind = tail + number(laid_out.waiting);
+        insert_calls(conn, owner, &called, &items, behind)?;
+        insert_refused_calls(conn, owner, &over)?;
+        laid_out.waiting += called.len();
+        laid_out.refused += over.len();
+    }
+    Ok(laid_out)
+}
+
+/// Takes the engine's lock, last: who lists a number after that sees the calls laid out. Answers
+/// those of them to numbers listed meanwhile, by those who could not see them.
+fn lock_engine_and_look(
+    conn: &mut PgConnection,
+    owner: Owner,
+    seen: i64,
+) -> QueryResult<(DateTime<Utc>, Vec<Uuid>)> {
     // However many they are, only the last few are looked for under the lock.
     let seen_next = do_not_call::last_listed(conn)?;
-    let mut refused = do_not_call::calls_listed_since(conn, user, campaign, seen)?;
+    let listed_since = |conn: &mut PgConnection, seen| {
+        do_not_call::calls_listed_since(conn, owner.user, owner.campaign, seen)
+    };
+    let mut refused = listed_since(conn, seen)?;
     conn.batch_execute(BRIEF_FROM_HERE)?;
     let at = functions::lock_engine(conn)?;
-    refused.extend(do_not_call::calls_listed_since(
-        conn, user, campaign, seen_next,
-    )?);
+    refused.extend(listed_since(conn, seen_next)?);
+    Ok((at, refused))
+}
+
+/// Withdraws what [`lock_engine_and_look`] found, once it is counted. Needs the engine's lock.
+fn withdraw_refused(
+    conn: &mut PgConnection,
+    refused: &[Uuid],
+    at: DateTime<Utc>,
+) -> QueryResult<()> {
     if !refused.is_empty() {
-        functions::withdraw_listed(conn, &refused, at)?;
+        functions::withdraw_listed(conn, refused, at)?;
     }
     Ok(())
 }
@@ -267,16 +394,19 @@ fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// A queue item for each contact, in order, numbered from behind those laid out before.
+fn new_items(count: usize) -> Vec<Uuid> {
+    (0..count).map(|_| QueueItemId::new().into()).collect()
+}
+
+/// A queue item for each contact, in order, numbered from behind those laid out before. Answers how
+/// many there are: fewer if contacts are gone.
 fn insert_calls(
     conn: &mut PgConnection,
-    user: Uuid,
-    campaign: Uuid,
-    agent: Uuid,
+    owner: Owner,
     contacts: &[Uuid],
+    items: &[Uuid],
     before: i64,
-) -> QueryResult<()> {
-    let items: Vec<Uuid> = contacts.iter().map(|_| QueueItemId::new().into()).collect();
+) -> QueryResult<usize> {
     sql_query(
         "INSERT INTO call_queue (id, user_id, agent_id, contact_id, campaign_id, call_type, \
              priority, position, status, phone_number, contact_name, user_data, queued_at, due_at, \
@@ -290,28 +420,26 @@ fn insert_calls(
              ORDER BY n.nth \
          ) i",
     )
-    .bind::<SqlUuid, _>(user)
-    .bind::<SqlUuid, _>(agent)
-    .bind::<SqlUuid, _>(campaign)
-    .bind::<Array<SqlUuid>, _>(&items)
+    .bind::<SqlUuid, _>(owner.user)
+    .bind::<SqlUuid, _>(owner.agent)
+    .bind::<SqlUuid, _>(owner.campaign)
+    .bind::<Array<SqlUuid>, _>(items)
     .bind::<Array<SqlUuid>, _>(contacts)
     .bind::<BigInt, _>(before)
     .execute(conn)
-    .map(drop)
 }
 
 /// A call that is over for each contact that must not be called. It never waited, and has no number.
+/// Each comes with its item's id.
 fn insert_refused_calls(
     conn: &mut PgConnection,
-    user: Uuid,
-    campaign: Uuid,
-    agent: Uuid,
-    contacts: &[Uuid],
+    owner: Owner,
+    refused: &[(Uuid, Uuid)],
 ) -> QueryResult<()> {
-    if contacts.is_empty() {
+    if refused.is_empty() {
         return Ok(());
     }
-    let items: Vec<Uuid> = contacts.iter().map(|_| QueueItemId::new().into()).collect();
+    let (contacts, items): (Vec<Uuid>, Vec<Uuid>) = refused.iter().copied().unzip();
     sql_query(
         "INSERT INTO call_queue_history (id, user_id, agent_id, contact_id, campaign_id, \
              call_type, priority, position, status, phone_number, contact_name, user_data, \
@@ -326,10 +454,10 @@ fn insert_refused_calls(
              ORDER BY n.nth \
          ) i",
     )
-    .bind::<SqlUuid, _>(user)
-    .bind::<SqlUuid, _>(agent)
-    .bind::<SqlUuid, _>(campaign)
-    .bind::<Array<SqlUuid>, _>(&items)
+    .bind::<SqlUuid, _>(owner.user)
+    .bind::<SqlUuid, _>(owner.agent)
+    .bind::<SqlUuid, _>(owner.campaign)
+    .bind::<Array<SqlUuid>, _>(items)
     .bind::<Array<SqlUuid>, _>(contacts)
     .execute(conn)
     .map(drop)
@@ -341,6 +469,7 @@ fn set_campaign_status_on_conn(
     id: Uuid,
     next: CampaignStatus,
 ) -> Result<Campaign, Failure> {
+    change::lock_start(conn, id)?;
     let at = functions::lock_engine(conn)?;
     let present = find(conn, user, id)?
         .ok_or(StoreError::NotFound)?
@@ -386,8 +515,7 @@ async fn withdraw_waiting(database: Database, campaign: Uuid) -> Result<(), Stor
     Ok(())
 }
 
-/// Ends some of the waiting calls of a campaign of which none may go any more. Answers whether
-/// there may be more. Needs the engine's lock.
+/// As [`withdraw_some`]. Answers whether there may be more.
 fn withdraw_chunk(
     conn: &mut PgConnection,
     campaign: Uuid,
@@ -395,23 +523,36 @@ fn withdraw_chunk(
     reason: &str,
     at: DateTime<Utc>,
 ) -> Result<bool, Failure> {
+    Ok(withdraw_some(conn, campaign, status, reason, at)? == WITHDRAW_CHUNK)
+}
+
+/// Ends at most [`WITHDRAW_CHUNK`] of the waiting calls of a campaign, and answers how many. Needs
+/// the engine's lock.
+fn withdraw_some(
+    conn: &mut PgConnection,
+    campaign: Uuid,
+    status: &str,
+    reason: &str,
+    at: DateTime<Utc>,
+) -> Result<usize, Failure> {
     // Two halves, each the left edge of a partial index.
     let waiting: Vec<IdRow> = sql_query(
         "(SELECT id FROM call_queue WHERE campaign_id = $1 \
              AND call_type = 'campaign' AND wakes_at IS NULL LIMIT $2) \
          UNION ALL \
-         (SELECT id FROM call_queue WHERE campaign_id = $1 AND wakes_at IS NOT NULL LIMIT $2) \
+         (SELECT id FROM call_queue WHERE campaign_id = $1 \
+             AND call_type = 'campaign' AND wakes_at IS NOT NULL LIMIT $2) \
          LIMIT $2",
     )
     .bind::<SqlUuid, _>(campaign)
     .bind::<BigInt, _>(i64::try_from(WITHDRAW_CHUNK).unwrap_or(i64::MAX))
     .load(conn)?;
     if waiting.is_empty() {
-        return Ok(false);
+        return Ok(0);
     }
     let ids: Vec<Uuid> = waiting.into_iter().map(|row| row.id).collect();
     functions::withdraw_items(conn, &ids, status, reason, at)?;
-    Ok(ids.len() == WITHDRAW_CHUNK)
+    Ok(ids.len())
 }
 
 /// Withdraws some of the calls that still wait although their campaign is cancelled: a server died

@@ -28,6 +28,9 @@ const ITEMS: u8 = 6;
 /// The first byte of a [`CallCursor`].
 const CALLS: u8 = 7;
 
+/// The first byte of a [`ContactCursor`].
+const CAMPAIGN_CONTACTS: u8 = 8;
+
 /// Which rows of a list make a page: the first `limit` with an id below `before`.
 #[derive(Debug)]
 pub(crate) struct IdPage {
@@ -156,6 +159,64 @@ impl CallCursor {
     }
 }
 
+/// The last contact of a page of a campaign's, by the list that it was read from: the next begins
+/// after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ContactCursor {
+    /// The campaign's own list.
+    Listed(i64),
+    /// Calls that are due: priority, descending, and position.
+    Due(i32, i64),
+    /// Calls that sleep: when they wake, and position.
+    Asleep(DateTime<Utc>, i64),
+    /// Calls that are up: since when, and which.
+    Up(DateTime<Utc>, Uuid),
+    /// Calls that are over: since when, and which item, both descending.
+    Over(DateTime<Utc>, Uuid),
+}
+
+impl ContactCursor {
+    /// Reads a client's cursor.
+    ///
+    /// # Errors
+    /// [`StoreError::BadCursor`] if this server did not make it.
+    pub(crate) fn read(text: &str) -> Result<Self, StoreError> {
+        let Some([CAMPAIGN_CONTACTS, kind, rest @ ..]) = decode::<26>(text) else {
+            return Err(StoreError::BadCursor);
+        };
+        let (at, id) = decode_place(&rest)?;
+        let (first, second) = (at.timestamp_micros(), id.as_u64_pair().0.cast_signed());
+        match kind {
+            0 => Ok(Self::Listed(first)),
+            1 => {
+                let priority = i32::try_from(first).map_err(|_| StoreError::BadCursor)?;
+                Ok(Self::Due(priority, second))
+            }
+            2 => Ok(Self::Asleep(at, second)),
+            3 => Ok(Self::Up(at, id)),
+            4 => Ok(Self::Over(at, id)),
+            _ => Err(StoreError::BadCursor),
+        }
+    }
+
+    /// The cursor as a client is given it.
+    pub(crate) fn write(self) -> String {
+        let of_position = |position: i64| Uuid::from_u64_pair(position.cast_unsigned(), 0);
+        let (kind, first, second) = match self {
+            Self::Listed(ordinal) => (0, ordinal, Uuid::nil()),
+            Self::Due(priority, position) => (1, priority.into(), of_position(position)),
+            Self::Asleep(at, position) => (2, at.timestamp_micros(), of_position(position)),
+            Self::Up(at, id) => (3, at.timestamp_micros(), id),
+            Self::Over(at, id) => (4, at.timestamp_micros(), id),
+        };
+        encode(&[
+            &[CAMPAIGN_CONTACTS, kind],
+            &first.to_be_bytes(),
+            second.as_bytes(),
+        ])
+    }
+}
+
 /// A time and an id, as [`ItemCursor`] and [`CallCursor`] end.
 fn decode_place(bytes: &[u8; 24]) -> Result<(DateTime<Utc>, Uuid), StoreError> {
     let (micros, id) = bytes.split_at(8);
@@ -237,6 +298,24 @@ mod tests {
             assert_eq!(refused(text), StoreError::BadCursor, "{text:?}");
         }
         assert_eq!(ItemCursor::read(&cursor), Err(StoreError::BadCursor));
+    }
+
+    #[test]
+    fn a_contact_cursor_survives_its_text_form_and_is_no_other_lists() {
+        let at = DateTime::from_timestamp_micros(1_763_800_000_123_456).unwrap();
+        for cursor in [
+            ContactCursor::Listed(100_000),
+            ContactCursor::Due(-3, i64::MAX),
+            ContactCursor::Asleep(at, 17),
+            ContactCursor::Up(at, Uuid::now_v7()),
+            ContactCursor::Over(at, Uuid::now_v7()),
+        ] {
+            assert_eq!(ContactCursor::read(&cursor.write()), Ok(cursor));
+            assert_eq!(
+                CallCursor::read(&cursor.write()),
+                Err(StoreError::BadCursor)
+            );
+        }
     }
 
     #[test]

@@ -407,6 +407,38 @@ pub(crate) fn reopen_campaign(conn: &mut PgConnection, campaign: Uuid) -> QueryR
         .map(drop)
 }
 
+/// Calls laid out behind a campaign's tail, and how those of them had ended that are queued again.
+/// Below zero: so many are over as they are laid out.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct LaidOut {
+    pub calls: i32,
+    pub failed: i32,
+    pub cancelled: i32,
+    pub expired: i32,
+}
+
+pub(crate) fn count_laid_out(
+    conn: &mut PgConnection,
+    campaign: Uuid,
+    it: LaidOut,
+) -> QueryResult<()> {
+    sql_query("SELECT count_laid_out($1, $2, $3, $4, $5)")
+        .bind::<SqlUuid, _>(campaign)
+        .bind::<Integer, _>(it.calls)
+        .bind::<Integer, _>(it.failed)
+        .bind::<Integer, _>(it.cancelled)
+        .bind::<Integer, _>(it.expired)
+        .execute(conn)
+        .map(drop)
+}
+
+pub(crate) fn name_listed_items(conn: &mut PgConnection, campaign: Uuid) -> QueryResult<()> {
+    sql_query("SELECT name_listed_items($1)")
+        .bind::<SqlUuid, _>(campaign)
+        .execute(conn)
+        .map(drop)
+}
+
 pub(crate) fn complete_campaigns(
     conn: &mut PgConnection,
     campaigns: &[Uuid],

@@ -4,6 +4,7 @@
 
 pub(crate) mod call;
 pub(crate) mod campaign;
+pub(crate) mod campaign_contact;
 pub(crate) mod directory;
 pub(crate) mod item;
 pub(crate) mod json;

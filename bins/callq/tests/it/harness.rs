@@ -38,6 +38,13 @@ pub(crate) struct World {
     _database: Option<TestDatabase>,
 }
 
+/// A client that opens a connection for each request: a server that slept closes one that it kept
+/// just as the next request arrives.
+fn fresh_connections() -> reqwest::Client {
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0);
+    client.build().expect("a client")
+}
+
 impl World {
     /// A world with a system limit, whose sweep is far too rare to move anything.
     pub(crate) fn new(system_limit: u32) -> Self {
@@ -65,7 +72,7 @@ impl World {
             database_url: database_url.to_owned(),
             dialer,
             settings,
-            client: reqwest::Client::new(),
+            client: fresh_connections(),
             _database: None,
         }
     }

@@ -35,8 +35,9 @@ pub(crate) struct CampaignRequest {
     agent_id: Uuid,
     /// What the campaign is for, in your words; `call` unless given.
     next_action: String,
-    /// Whom to call, in this order, each once; 1 to 100,000.
-    contact_ids: Vec<Uuid>,
+    /// Whom to call, in this order, each once; 1 to 100,000. Required when a campaign is made, and
+    /// left out when it is replaced.
+    contact_ids: Option<Vec<Uuid>>,
     /// Local time from which calls may be made, `HH:MM` or `HH:MM:SS`.
     #[schema(example = "09:00")]
     first_call_time: String,
@@ -85,13 +86,26 @@ pub(crate) struct RetryRuleRequest {
 
 impl CampaignRequest {
     pub(super) fn into_campaign(self, user_id: UserId) -> Result<NewCampaign, Problem> {
-        let contact_ids = contacts_of(&self.contact_ids)?;
+        let Some(contact_ids) = &self.contact_ids else {
+            return Err(Problem::invalid("contact_ids", "is required"));
+        };
+        let contact_ids = contacts_of(contact_ids)?;
         Ok(NewCampaign {
             id: CampaignId::new(),
             user_id,
             contact_ids,
             fields: self.into_fields()?,
         })
+    }
+
+    /// What is said of a campaign that is there already. Its list is changed by other requests.
+    pub(super) fn into_replacement(self) -> Result<CampaignFields, Problem> {
+        if self.contact_ids.is_some() {
+            let fault = "cannot be replaced; leave it out, and add, cancel or requeue contacts \
+                         under `/api/campaigns/{id}/contacts`";
+            return Err(Problem::invalid("contact_ids", fault));
+        }
+        self.into_fields()
     }
 
     fn into_fields(self) -> Result<CampaignFields, Problem> {
@@ -201,7 +215,8 @@ fn legal_hours_of(name: &str) -> Result<LegalHours, Problem> {
         .ok_or_else(|| Problem::invalid("legal_hours", "must be `tcpa`, `ofcom` or `trai`"))
 }
 
-fn contacts_of(ids: &[Uuid]) -> Result<Vec<ContactId>, Problem> {
+/// Contacts as a client names them: some, not too many, each once.
+pub(super) fn contacts_of(ids: &[Uuid]) -> Result<Vec<ContactId>, Problem> {
     if !(1..=MAX_CONTACTS).contains(&ids.len()) {
         let fault = format!("must hold 1 to {MAX_CONTACTS} ids");
         return Err(Problem::invalid("contact_ids", fault));

@@ -23,6 +23,9 @@ pub(crate) struct State {
     pub(crate) do_not_call: Vec<(DoNotCallList, DoNotCallEntry)>,
     /// How many calls wait for whatever is listed next.
     pub(crate) waiting_for_listed: u64,
+    pub(crate) deleted_campaigns: Vec<Campaign>,
+    pub(crate) campaign_contacts: Vec<CampaignContact>,
+    pub(crate) campaign_calls: Option<CampaignCalls>,
     pub(crate) items: Vec<PlacedItem>,
     pub(crate) calls: Vec<Call>,
     pub(crate) loads: Vec<UserLoad>,
@@ -198,73 +201,6 @@ impl DirectoryStore for Fake {
         let index = all.position(|it| it.id == id && it.user_id == user);
         state.contacts.remove(index.ok_or(StoreError::NotFound)?);
         Ok(())
-    }
-}
-
-#[async_trait]
-impl CampaignStore for Fake {
-    async fn create_campaign(&self, campaign: NewCampaign) -> Result<Campaign, StoreError> {
-        let mut state = self.up()?;
-        let (user, agent) = (campaign.user_id, campaign.fields.agent_id);
-        let has_agent = |it: &Agent| it.id == agent && it.user_id == user;
-        if !state.agents.iter().any(has_agent) {
-            return Err(StoreError::NotFound);
-        }
-        for id in &campaign.contact_ids {
-            let known = |it: &Contact| it.id == *id && it.user_id == user;
-            if !state.contacts.iter().any(known) {
-                return Err(StoreError::Conflict(format!("There is no contact {id}.")));
-            }
-        }
-        let total = campaign.contact_ids.len() as u64;
-        let made = Campaign {
-            id: campaign.id,
-            user_id: user,
-            fields: campaign.fields,
-            zone: "UTC".parse().expect("a zone"),
-            status: CampaignStatus::Draft,
-            window: None,
-            is_open: false,
-            progress: CampaignProgress {
-                total,
-                pending: total,
-                ..CampaignProgress::default()
-            },
-            created_at: Utc::now(),
-            started_at: None,
-            finished_at: None,
-        };
-        state.campaigns.push(made.clone());
-        Ok(made)
-    }
-    async fn campaigns(
-        &self,
-        user: UserId,
-        page: PageRequest,
-    ) -> Result<Page<Campaign>, StoreError> {
-        let state = self.up()?;
-        let mine = state.campaigns.iter().filter(|it| it.user_id == user);
-        page_of(mine.cloned().collect(), &page)
-    }
-    async fn campaign(&self, user: UserId, id: CampaignId) -> Result<Option<Campaign>, StoreError> {
-        let state = self.up()?;
-        let mut mine = state.campaigns.iter().filter(|it| it.user_id == user);
-        Ok(mine.find(|it| it.id == id).cloned())
-    }
-    async fn set_campaign_status(
-        &self,
-        user: UserId,
-        id: CampaignId,
-        status: CampaignStatus,
-    ) -> Result<Campaign, StoreError> {
-        let mut state = self.up()?;
-        let mut mine = state.campaigns.iter_mut().filter(|it| it.user_id == user);
-        let campaign = mine.find(|it| it.id == id).ok_or(StoreError::NotFound)?;
-        if !campaign.status.may_become(status) {
-            return Err(StoreError::Conflict("Not now.".into()));
-        }
-        campaign.status = status;
-        Ok(campaign.clone())
     }
 }
 

@@ -4,11 +4,13 @@
 
 mod accepting;
 mod admin;
+mod campaign_changes;
 mod campaigns;
 mod directory;
 mod do_not_call;
 mod edges;
 mod fake;
+mod fake_campaigns;
 mod fake_engine;
 mod logging;
 mod openapi;

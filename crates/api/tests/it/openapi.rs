@@ -15,6 +15,7 @@ const UNKNOWN: &str = "019ab0de-7c3f-7d21-9c53-52f1c2b06a4e";
 const ROUTES: &[&str] = &[
     "DELETE /api/admin/do-not-call/{phone_number}",
     "DELETE /api/agents/{id}",
+    "DELETE /api/campaigns/{id}",
     "DELETE /api/contacts/{id}",
     "DELETE /api/do-not-call/{phone_number}",
     "DELETE /api/queue/{id}",
@@ -33,7 +34,9 @@ const ROUTES: &[&str] = &[
     "GET /api/calls/queue/status",
     "GET /api/calls/{id}",
     "GET /api/campaigns",
+    "GET /api/campaigns/summary",
     "GET /api/campaigns/{id}",
+    "GET /api/campaigns/{id}/contacts",
     "GET /api/campaigns/{id}/statistics",
     "GET /api/contacts",
     "GET /api/contacts/{id}",
@@ -59,6 +62,9 @@ const ROUTES: &[&str] = &[
     "POST /api/calls/{id}/hangup",
     "POST /api/campaigns",
     "POST /api/campaigns/{id}/cancel",
+    "POST /api/campaigns/{id}/contacts",
+    "POST /api/campaigns/{id}/contacts/cancel",
+    "POST /api/campaigns/{id}/contacts/requeue",
     "POST /api/campaigns/{id}/pause",
     "POST /api/campaigns/{id}/resume",
     "POST /api/campaigns/{id}/start",
@@ -68,6 +74,7 @@ const ROUTES: &[&str] = &[
     "POST /api/webhooks/{provider}",
     "PUT /api/admin/system",
     "PUT /api/agents/{id}",
+    "PUT /api/campaigns/{id}",
     "PUT /api/contacts/{id}",
 ];
 

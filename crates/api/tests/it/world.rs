@@ -68,6 +68,7 @@ pub(crate) fn ports(fake: &Arc<Fake>) -> Ports {
         directory: fake.clone(),
         do_not_call: fake.clone(),
         campaigns: fake.clone(),
+        campaign_contacts: fake.clone(),
         queue: fake.clone(),
         calls: fake.clone(),
         operators: fake.clone(),

@@ -64,6 +64,15 @@ pub(super) fn lay_out_anew(
     Ok(())
 }
 
+/// Forgets the windows of a paused campaign whose hours have changed: resuming it, or housekeeping,
+/// works out others. Needs the engine's lock.
+pub(super) fn forget(conn: &mut PgConnection, campaign: Uuid) -> QueryResult<()> {
+    sql_query("DELETE FROM campaign_windows WHERE campaign_id = $1")
+        .bind::<SqlUuid, _>(campaign)
+        .execute(conn)
+        .map(drop)
+}
+
 fn lay_out(
     conn: &mut PgConnection,
     campaign: &Campaign,

@@ -8,7 +8,7 @@ use callq_domain::{
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use diesel::sql_types::{Array, BigInt, Bool, Date, Nullable, Text, Timestamptz};
-use diesel::{Insertable, QueryableByName};
+use diesel::{AsChangeset, Insertable, QueryableByName};
 use uuid::Uuid;
 
 use super::{count, small_count, unreadable};
@@ -65,8 +65,9 @@ struct WindowRow {
     closes_at: Option<DateTime<Utc>>,
 }
 
+/// Counters of one campaign, or sums of those of several.
 #[derive(QueryableByName)]
-struct ProgressRow {
+pub(crate) struct ProgressRow {
     #[diesel(sql_type = BigInt)]
     waiting: i64,
     #[diesel(sql_type = BigInt)]
@@ -172,7 +173,7 @@ fn retry_rules(json: &str) -> Result<BTreeMap<RetryCause, RetryRule>, Failure> {
 
 impl ProgressRow {
     /// A draft's calls are laid out already, but not in the queue until it is started.
-    fn into_progress(self, status: CampaignStatus) -> Result<CampaignProgress, Failure> {
+    pub(crate) fn into_progress(self, status: CampaignStatus) -> Result<CampaignProgress, Failure> {
         let waiting = count("campaign_counts.due", self.waiting)?;
         let (pending, queued) = match status {
             CampaignStatus::Draft => (waiting, 0),
@@ -199,9 +200,9 @@ impl ProgressRow {
     }
 }
 
-/// A campaign to be inserted; the database adds the rest.
-#[derive(Insertable)]
-#[diesel(table_name = campaigns)]
+/// A campaign to be inserted, or what is said of one anew; the database adds the rest.
+#[derive(Insertable, AsChangeset)]
+#[diesel(table_name = campaigns, treat_none_as_null = true)]
 pub(crate) struct NewCampaignRow<'a> {
     id: Uuid,
     user_id: Uuid,
@@ -223,10 +224,17 @@ pub(crate) struct NewCampaignRow<'a> {
 
 impl<'a> NewCampaignRow<'a> {
     pub(crate) fn new(campaign: &'a NewCampaign) -> Self {
-        let fields = &campaign.fields;
+        Self::of(
+            campaign.id.into(),
+            campaign.user_id.into(),
+            &campaign.fields,
+        )
+    }
+
+    pub(crate) fn of(id: Uuid, user_id: Uuid, fields: &'a CampaignFields) -> Self {
         Self {
-            id: campaign.id.into(),
-            user_id: campaign.user_id.into(),
+            id,
+            user_id,
             agent_id: fields.agent_id.into(),
             name: &fields.name,
             next_action: &fields.next_action,

@@ -9,7 +9,9 @@ use callq_domain::{
 use chrono::{DateTime, Utc};
 
 use crate::model::database_clock::DatabaseClock;
-use crate::scene::{Scene, first_page, new_campaign};
+use crate::scene::{Scene, first_page, new_campaign, texts};
+
+mod changed;
 
 /// A Wednesday.
 const MORNING: &str = "2030-05-01T06:00:00Z";

@@ -4,6 +4,8 @@
 mod accounts;
 mod batches;
 mod calls;
+mod campaign_changes;
+mod campaign_contacts;
 mod campaigns;
 mod directory;
 mod do_not_call;

@@ -26,12 +26,13 @@ const ADDITIVE: &str = "2026-11-24-000005_mark_additive_migrations";
 const HAND: &str = "2026-11-25-000000_settle_by_hand";
 const OWN: &str = "2026-11-25-000001_own_what_can_be_owned";
 const LISTS: &str = "2026-11-26-000000_list_do_not_call";
+const CHANGE: &str = "2026-11-26-000002_change_campaigns";
 const KEYS: &str = "2026-11-26-000003_answer_disowned_keys";
 const RETRY: &str = "2026-11-26-000010_retry_calls";
 const HOURS: &str = "2026-11-26-000011_keep_hours";
-const ALL: [&str; 15] = [
-    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, LISTS, KEYS,
-    RETRY, HOURS,
+const ALL: [&str; 16] = [
+    FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, LISTS,
+    CHANGE, KEYS, RETRY, HOURS,
 ];
 const NEWEST: &str = HOURS;
 
@@ -436,6 +437,30 @@ fn a_migration_that_fails_leaves_the_schema_as_it_was() {
         migrations::up(url).map(|applied| applied.len()),
         Ok(ALL.len())
     );
+}
+
+#[test]
+fn a_migration_that_landed_after_later_ones_is_applied_behind_them() {
+    let database = TestDatabase::empty();
+    migrations::up(database.url()).unwrap();
+    let mut connection = connect(database.url()).unwrap();
+    let functions = "SELECT pg_get_functiondef(oid) FROM pg_proc \
+        WHERE pronamespace = current_schema()::regnamespace AND prokind = 'f' ORDER BY 1";
+    let before = texts(&mut connection, functions);
+    // A database that got the later ones first.
+    let down = include_str!("../../../../migrations/2026-11-26-000002_change_campaigns/down.sql");
+    connection.batch_execute(down).unwrap();
+    connection
+        .batch_execute("DELETE FROM __diesel_schema_migrations WHERE version = '20261126000002'")
+        .unwrap();
+
+    let applied = migrations::up(database.url()).unwrap();
+
+    assert_eq!(applied, [CHANGE]);
+    assert_eq!(texts(&mut connection, functions), before);
+    assert_eq!(migrations::check_current(database.url()), Ok(()));
+    down_to(database.url(), LISTS);
+    assert_eq!(migrations::up(database.url()).unwrap().len(), 5);
 }
 
 #[test]
