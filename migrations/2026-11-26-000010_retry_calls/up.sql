@@ -63,7 +63,8 @@ BEGIN
             -- One that failed before a carrier had it was refused for good.
             CASE WHEN a.campaign_id IS NULL OR a.overdue OR i.reason IN ('do-not-call', 'invalid-number', 'timed_out') THEN NULL
                 WHEN i.outcome = 'busy' THEN 1 WHEN i.outcome = 'no-answer' THEN 2
-                WHEN i.outcome = 'failed' AND coalesce(a.execution_id, i.execution_id, a.ringing_at::text, a.answered_at::text) IS NOT NULL THEN 3
+                WHEN i.outcome = 'failed' AND (a.execution_id IS NOT NULL OR i.execution_id IS NOT NULL
+                    OR a.ringing_at IS NOT NULL OR a.answered_at IS NOT NULL) THEN 3
                 WHEN i.outcome = 'completed' AND i.reason = 'machine' THEN 4 END AS kind
     ), history AS (
         INSERT INTO call_queue_history (id, user_id, agent_id, contact_id, campaign_id, call_type, priority, position, status,

@@ -45,7 +45,7 @@ BEGIN
     WITH wanted AS (
         SELECT s.tid, s.user_id, s.due,
             c.active AND (NOT s.keeps_hours OR EXISTS (
-                SELECT FROM campaign_windows w WHERE w.campaign_id = s.campaign_id AND w.opened)) AS open
+                SELECT FROM campaign_windows w WHERE w.campaign_id = s.campaign_id AND w.opened OFFSET 0)) AS open
         FROM (SELECT DISTINCT i.id FROM unnest(p_campaigns) i (id)) i
         CROSS JOIN LATERAL (SELECT k.ctid AS tid, k.* FROM campaign_slots k WHERE k.campaign_id = i.id OFFSET 0) s
         CROSS JOIN LATERAL (SELECT k.status = 'active' AS active FROM campaigns k WHERE k.id = i.id OFFSET 0) c

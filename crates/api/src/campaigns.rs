@@ -262,7 +262,7 @@ pub(crate) async fn show_campaign(
     responses(
         (status = 200, description = "As it is now", body = CampaignResponse),
         (status = 404, description = "No such campaign, or another user's"),
-        (status = 409, description = "It is no draft; see `current_status`"),
+        (status = 409, description = "It is no draft, or has no hours left in which it may call; see `current_status`"),
     )
 )]
 #[post("/api/campaigns/{id}/start")]
@@ -303,7 +303,7 @@ pub(crate) async fn pause_campaign(
     responses(
         (status = 200, description = "As it is now", body = CampaignResponse),
         (status = 404, description = "No such campaign, or another user's"),
-        (status = 409, description = "It is not paused; see `current_status`"),
+        (status = 409, description = "It is not paused, or has no hours left in which it may call; see `current_status`"),
     )
 )]
 #[post("/api/campaigns/{id}/resume")]

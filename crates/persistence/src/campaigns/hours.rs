@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::{find, withdraw_chunk};
 use crate::functions;
-use crate::rows::campaign::CampaignRow;
 use crate::{Failure, PostgresStore};
 
 /// So many windows are known ahead, the present one among them.
@@ -92,76 +91,92 @@ fn lay_out(
         .map(drop)
 }
 
-/// A campaign under way of which more hours should be known.
-#[derive(QueryableByName, Clone, Copy)]
+/// What is known of the hours of a campaign under way that has few of them left.
+#[derive(QueryableByName)]
 struct ShortRow {
-    /// Whether a window of which no end was in sight is old.
-    #[diesel(sql_type = Bool)]
-    anew: bool,
     #[diesel(sql_type = SqlUuid)]
     id: Uuid,
     #[diesel(sql_type = SqlUuid)]
     user_id: Uuid,
+    /// Whether a window of which no end was in sight is old.
+    #[diesel(sql_type = Bool)]
+    anew: bool,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     known_until: Option<DateTime<Utc>>,
     #[diesel(sql_type = Timestamptz)]
     now: DateTime<Utc>,
 }
 
-/// In the order of their ids, from behind `after` on.
-fn short_of_hours(conn: &mut PgConnection, after: Uuid) -> QueryResult<Vec<ShortRow>> {
-    sql_query(
-        "SELECT c.id, c.user_id, engine_now() AS now, nullif(w.known_until, 'infinity') AS known_until, \
-             coalesce(w.known_until = 'infinity', false) AS anew FROM campaigns c \
-         CROSS JOIN LATERAL ( \
-             SELECT count(*) AS known, max(closes_at) AS known_until, max(opens_at) AS opens_at \
-             FROM campaign_windows WHERE campaign_id = c.id \
-         ) w \
-         WHERE c.status IN ('active', 'paused') AND c.id > $1 AND w.known < $2 \
-             AND (w.known_until IS NULL OR w.known_until < 'infinity' \
-                 OR w.opens_at < engine_now() - make_interval(days => $4)) \
-         ORDER BY c.id LIMIT $3",
-    )
-    .bind::<SqlUuid, _>(after)
-    .bind::<BigInt, _>(ENOUGH)
-    .bind::<BigInt, _>(CHUNK)
-    .bind::<Integer, _>(OLD_DAYS)
-    .load(conn)
+impl ShortRow {
+    /// In the order of their ids, of campaigns `c`.
+    fn select(conn: &mut PgConnection, which: &str, id: Uuid) -> QueryResult<Vec<Self>> {
+        sql_query(format!(
+            "SELECT c.id, c.user_id, engine_now() AS now, \
+                 nullif(w.known_until, 'infinity') AS known_until, \
+                 coalesce(w.known_until = 'infinity', false) AS anew FROM campaigns c \
+             CROSS JOIN LATERAL ( \
+                 SELECT count(*) AS known, max(closes_at) AS known_until, max(opens_at) AS opens_at \
+                 FROM campaign_windows WHERE campaign_id = c.id \
+             ) w \
+             WHERE c.status IN ('active', 'paused') AND {which} AND w.known < $2 \
+                 AND (w.known_until IS NULL OR w.known_until < 'infinity' \
+                     OR w.opens_at < engine_now() - make_interval(days => $4)) \
+             ORDER BY c.id LIMIT $3"
+        ))
+        .bind::<SqlUuid, _>(id)
+        .bind::<BigInt, _>(ENOUGH)
+        .bind::<BigInt, _>(CHUNK)
+        .bind::<Integer, _>(OLD_DAYS)
+        .load(conn)
+    }
 }
 
-/// Works out more hours of a campaign, or ends some of its waiting calls if none are left. Answers
-/// whether there is more of the latter to do.
-fn keep_hours_of(conn: &mut PgConnection, short: ShortRow) -> Result<bool, Failure> {
-    let Some(campaign) = under_way(conn, short)? else {
-        return Ok(false);
+/// What there is to do about the hours of a campaign.
+struct ToDo {
+    campaign: Campaign,
+    /// Whether these windows are put in the place of the old ones.
+    anew: bool,
+    windows: Vec<OpenWindow>,
+}
+
+/// What there is to do about a campaign, as things stand; none if its hours are seen to.
+fn to_do(conn: &mut PgConnection, id: Uuid) -> Result<Option<ToDo>, Failure> {
+    let Some(short) = ShortRow::select(conn, "c.id = $1", id)?.pop() else {
+        return Ok(None);
     };
+    let Some(row) = find(conn, short.user_id, id)? else {
+        return Ok(None);
+    };
+    let campaign = row.into_campaign()?;
     let from = short.known_until.unwrap_or(short.now).max(short.now);
     let windows = windows(&campaign, from)?;
     // The last window may still be open. Of a paused campaign the dates may yet be changed.
     let may_wait = short.known_until.is_some() || campaign.status == CampaignStatus::Paused;
-    if windows.is_empty() && may_wait {
+    Ok((!windows.is_empty() || !may_wait).then_some(ToDo {
+        campaign,
+        anew: short.anew,
+        windows,
+    }))
+}
+
+/// Works out more hours of a campaign, or ends some of its waiting calls if none are left. Answers
+/// whether there is more of the latter to do.
+fn keep_hours_of(conn: &mut PgConnection, id: Uuid) -> Result<bool, Failure> {
+    // Most looks find nothing to do, and need no lock. What there is is looked at again under it:
+    // somebody may have changed the hours meanwhile.
+    if to_do(conn, id)?.is_none() {
         return Ok(false);
     }
     let at = functions::lock_engine(conn)?;
-    if under_way(conn, short)?.is_none_or(|now| now.status != campaign.status) {
+    let Some(found) = to_do(conn, id)? else {
         return Ok(false);
-    }
-    lay_out(conn, &campaign, &windows, short.anew, at)?;
-    if !windows.is_empty() {
+    };
+    lay_out(conn, &found.campaign, &found.windows, found.anew, at)?;
+    if !found.windows.is_empty() {
         return Ok(false);
     }
     let words = "its campaign's last hours were over";
-    withdraw_chunk(conn, short.id, "expired", words, at)
-}
-
-/// The campaign, if it is neither a draft nor over.
-fn under_way(conn: &mut PgConnection, short: ShortRow) -> Result<Option<Campaign>, Failure> {
-    let campaign = find(conn, short.user_id, short.id)?;
-    let campaign = campaign.map(CampaignRow::into_campaign).transpose()?;
-    Ok(campaign.filter(|campaign| match campaign.status {
-        CampaignStatus::Scheduled | CampaignStatus::Active | CampaignStatus::Paused => true,
-        CampaignStatus::Draft | CampaignStatus::Completed | CampaignStatus::Cancelled => false,
-    }))
+    withdraw_chunk(conn, id, "expired", words, at)
 }
 
 impl PostgresStore {
@@ -170,15 +185,16 @@ impl PostgresStore {
     pub(crate) async fn work_out_hours(&self) -> Result<(), StoreError> {
         let mut after = Some(Uuid::nil());
         while let Some(last) = after {
-            let find = move |conn: &mut PgConnection| Ok(short_of_hours(conn, last)?);
+            let find =
+                move |conn: &mut PgConnection| Ok(ShortRow::select(conn, "c.id > $1", last)?);
             let found = self.database.run(find).await?;
             after = found.last().map(|short| short.id);
-            for short in found {
-                let keep = move |conn: &mut PgConnection| keep_hours_of(conn, short);
+            for ShortRow { id, .. } in found {
+                let keep = move |conn: &mut PgConnection| keep_hours_of(conn, id);
                 // One that cannot be read must not keep the others from their hours.
                 while match self.database.run(keep).await {
                     Err(StoreError::Internal(cause)) => {
-                        log::error!(campaign_id:% = short.id; "the hours of a campaign cannot be worked out: {cause}");
+                        log::error!(campaign_id:% = id; "the hours of a campaign cannot be worked out: {cause}");
                         false
                     }
                     more => more?,

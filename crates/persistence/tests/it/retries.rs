@@ -6,8 +6,8 @@ use std::time::Duration;
 use callq_domain::{
     CallStore, CampaignId, CampaignProgress, CampaignStatus, CampaignStore, Ending, EngineStore,
     HandEffect, HandSettlement, ItemStatus, OperatorStore, OperatorWord, Outcome, ProgressBatch,
-    QueueItemId, QueueStore, ReservedCall, RetryCause, RetryPolicy, RetryRule, Return, SlotBatch,
-    UserId,
+    QueueItemId, QueueStore, ReportedStatus, ReservedCall, RetryCause, RetryPolicy, RetryRule,
+    Return, SlotBatch, StatusEvent, UserId,
 };
 
 use crate::model::database_clock::DatabaseClock;
@@ -386,4 +386,29 @@ async fn an_operator_who_puts_a_call_back_to_a_listed_number_is_told_that_it_was
     assert!(matches!(effect, Ok(HandEffect::Returned)), "{effect:?}");
     assert_eq!(play.item_status(call.item_id).await, ItemStatus::Cancelled);
     play.scene.assert_counters_equal_rows().await;
+}
+
+#[tokio::test]
+async fn a_call_that_rang_and_failed_was_with_a_carrier_though_nobody_said_its_name() {
+    let play = Play::new(1, policy(1, &[])).await;
+    let call = play.one().await;
+    let id = call.request.attempt.call_id;
+    let ringing = ProgressBatch {
+        events: vec![StatusEvent {
+            event_id: "ringing".into(),
+            call_id: id,
+            execution_id: None,
+            status: ReportedStatus::Ringing,
+            occurred_at: chrono::Utc::now(),
+            duration_seconds: None,
+            reason: None,
+        }],
+        ..ProgressBatch::default()
+    };
+    let (store, server) = (&play.scene.store, play.scene.server);
+    store.record_progress(server, &ringing).await.unwrap();
+
+    play.scene.end(id, Outcome::Failed).await;
+
+    assert_eq!(play.item_status(call.item_id).await, ItemStatus::Queued);
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use callq_domain::{
     AccountStore, Admission, AgentFields, AgentId, Attempt, CallId, Campaign, CampaignFields,
-    CampaignId, CampaignStatus, CampaignStore, ConcurrencyLimit, ContactFields, ContactId,
-    DirectoryStore, Ending, EngineStore, ExecutionId, NewCampaign, NewDirectCall, NewToken,
-    NewUser, OperatorStore, Outcome, OwnershipStore, PageRequest, PhoneNumber, ProgressBatch,
-    ProviderName, QueueItemId, ReservedCall, RetryPolicy, Return, Role, ServerId, SlotBatch,
-    Target, TokenHash, TokenId, UserId, Weekdays,
+    CampaignId, CampaignProgress, CampaignStatus, CampaignStore, ConcurrencyLimit, ContactFields,
+    ContactId, DirectoryStore, Ending, EngineStore, ExecutionId, NewCampaign, NewDirectCall,
+    NewToken, NewUser, OperatorStore, Outcome, OwnershipStore, PageRequest, PhoneNumber,
+    ProgressBatch, ProviderName, QueueItemId, ReservedCall, RetryPolicy, Return, Role, ServerId,
+    SlotBatch, Target, TokenHash, TokenId, UserId, Weekdays,
 };
 use callq_persistence::{Database, PostgresStore, connect};
 use callq_testing::TestDatabase;
@@ -99,6 +99,11 @@ impl Scene {
         let id = self.draft(user, contacts).await;
         self.set_status(user, id, CampaignStatus::Active).await;
         id
+    }
+
+    pub(crate) async fn progress(&self, user: UserId, id: CampaignId) -> CampaignProgress {
+        let found = self.store.campaign(user, id).await;
+        found.unwrap().unwrap().progress
     }
 
     pub(crate) async fn set_status(

@@ -1,13 +1,8 @@
 //! Campaigns' counts, of which some are tallied and not yet folded into their rows.
 
-use callq_domain::{CampaignId, CampaignProgress, CampaignStatus, CampaignStore, Outcome, UserId};
+use callq_domain::{CampaignStatus, CampaignStore, Outcome};
 
 use crate::scene::Scene;
-
-async fn progress(scene: &Scene, user: UserId, id: CampaignId) -> CampaignProgress {
-    let campaign = scene.store.campaign(user, id).await.unwrap().unwrap();
-    campaign.progress
-}
 
 async fn sole_campaign(scene: &Scene) -> Vec<String> {
     scene.assert_counters_equal_rows().await;
@@ -32,11 +27,11 @@ async fn a_campaigns_figures_are_the_same_before_and_after_folding() {
         scene.end(call.request.attempt.call_id, outcome).await;
     }
 
-    let told = progress(&scene, user, id).await;
+    let told = scene.progress(user, id).await;
     scene.assert_counters_equal_rows().await;
     scene.sql("SELECT fold_campaign_tallies()");
 
-    assert_eq!(progress(&scene, user, id).await, told);
+    assert_eq!(scene.progress(user, id).await, told);
     assert_eq!((told.total, told.queued, told.processing), (9, 5, 1));
     assert_eq!((told.completed, told.failed, told.cancelled), (1, 1, 1));
     scene.assert_counters_equal_rows().await;

@@ -210,3 +210,34 @@ async fn a_completed_campaign_is_repeated_within_its_hours_alone() {
     );
     play.scene.assert_counters_equal_rows().await;
 }
+
+#[tokio::test]
+async fn hours_that_change_while_more_are_worked_out_are_the_ones_that_hold() {
+    let play = Play::new().await;
+    let id = play.draft(9, |_| {}).await;
+    play.start(id).await;
+    play.scene.sql(
+        "DELETE FROM campaign_windows WHERE opens_at > (SELECT min(opens_at) FROM campaign_windows)",
+    );
+    let mut other = play.scene.connection();
+    let mut run = |sql: &str| diesel::connection::SimpleConnection::batch_execute(&mut other, sql);
+    run("BEGIN; SELECT lock_engine()").unwrap();
+    let store = play.scene.store.clone();
+    let keeping = tokio::spawn(async move { store.withdraw_left_over().await });
+    play.scene.until_waiting_for_lock(1).await;
+
+    // As a change to Fridays does it, which had the lock before.
+    run("UPDATE campaigns SET weekdays = '{fri}'; \
+         SELECT lay_out_windows(id, ARRAY['2030-05-03T07:00:00Z'::timestamptz], \
+             ARRAY['2030-05-03T15:00:00Z'::timestamptz], true, '2030-05-01T06:00:00Z') FROM campaigns; \
+         COMMIT")
+    .unwrap();
+    keeping.await.unwrap().unwrap();
+
+    let windows = |which: &str| {
+        let query = format!("SELECT count(*) FROM campaign_windows WHERE {which}");
+        play.scene.count(&query)
+    };
+    assert_eq!(windows("extract(isodow FROM opens_at) <> 5"), 0);
+    assert_eq!(windows("opens_at < '2030-05-25'"), 4, "every Friday");
+}
