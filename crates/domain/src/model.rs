@@ -9,6 +9,9 @@
 //! * A *lane* is one user's calls of one type. Its *line* holds the queued items that are due, in
 //!   order: priority descending, then position. A sleeping item (scheduled, or backing off) stands
 //!   in no line, and the line of a closed campaign is out of reach.
+//! * A user's open campaigns take turns in a virtual time of their own: the highest priority goes
+//!   first, whosever it is; among campaigns whose next calls have the same, the smallest turn (ties:
+//!   the smaller campaign id). A campaign at its limit is passed over.
 //! * A lane is *ready* when its head could go were a system slot free. [`Queue::is_ready`] has
 //!   the exact rule.
 //! * *Turns* are points in a class's virtual time. When a lane becomes ready it is filed at its own
@@ -109,7 +112,7 @@ pub enum ModelError {
 pub struct CampaignItem {
     /// Its identifier. An item that is there already is left as it is.
     pub id: QueueItemId,
-    /// Higher goes first within the user's campaign calls.
+    /// Higher goes first among the user's campaign calls.
     pub priority: Priority,
     /// Not due before this, in milliseconds.
     pub wakes_at: Option<i64>,
@@ -300,14 +303,45 @@ impl Queue {
     /// # Errors
     /// [`ModelError::UnknownCampaign`].
     pub fn set_campaign_open(&mut self, id: CampaignId, open: bool) -> Result<(), ModelError> {
-        let campaign = self
-            .users
-            .values_mut()
-            .find_map(|user| user.campaigns.get_mut(&id))
-            .ok_or(ModelError::UnknownCampaign(id))?;
-        campaign.open = open;
+        self.campaign_mut(id)?.open = open;
         self.after_change();
         Ok(())
+    }
+
+    /// Changes how many of a campaign's calls may be up at once. A lower limit ends no call.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownCampaign`].
+    pub fn set_campaign_limit(
+        &mut self,
+        id: CampaignId,
+        limit: Option<u32>,
+    ) -> Result<(), ModelError> {
+        self.campaign_mut(id)?.limit = limit;
+        self.after_change();
+        Ok(())
+    }
+
+    /// Changes a campaign's turns beside those of its user's other campaigns. Its next turn stays
+    /// where it is.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownCampaign`].
+    pub fn set_campaign_weight(
+        &mut self,
+        id: CampaignId,
+        weight: Weight,
+    ) -> Result<(), ModelError> {
+        self.campaign_mut(id)?.weight = weight;
+        self.after_change();
+        Ok(())
+    }
+
+    fn campaign_mut(&mut self, id: CampaignId) -> Result<&mut Campaign, ModelError> {
+        self.users
+            .values_mut()
+            .find_map(|user| user.campaigns.get_mut(&id))
+            .ok_or(ModelError::UnknownCampaign(id))
     }
 
     fn user_mut(&mut self, id: UserId) -> Result<&mut User, ModelError> {

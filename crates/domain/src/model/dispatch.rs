@@ -1,23 +1,44 @@
 //! Whose call goes next: which lanes are ready, how they are filed, and what a start does.
 
-use crate::{Attempt, CallId, CallStatus, CallType, ItemStatus, QueueItemId, UserId};
+use crate::{Attempt, CallId, CallStatus, CallType, CampaignId, ItemStatus, QueueItemId, UserId};
 
 use super::{Fault, PriorityViolation, Queue, Start, User};
 
 impl User {
     /// The item that goes first when this lane's turn comes. A campaign lane looks across the
-    /// user's open campaigns.
+    /// user's open campaigns that are below their limits: the highest priority goes first, among
+    /// campaigns whose heads have the same the one whose turn it is.
     pub(super) fn head(&self, class: CallType) -> Option<QueueItemId> {
-        let first = match class {
-            CallType::Direct => self.direct_line.first_key_value(),
-            CallType::Campaign => self
-                .campaigns
-                .values()
-                .filter(|campaign| campaign.open)
-                .filter_map(|campaign| campaign.line.first_key_value())
-                .min(),
+        match class {
+            CallType::Direct => self.direct_line.values().next().copied(),
+            CallType::Campaign => self.next_campaign_call().map(|(_, item)| item),
+        }
+    }
+
+    /// The head of the campaign lane and the campaign it is of.
+    pub(super) fn next_campaign_call(&self) -> Option<(CampaignId, QueueItemId)> {
+        let heads = self.campaigns.iter().filter(|(_, one)| one.may_go());
+        let heads = heads.filter_map(|(id, campaign)| {
+            let ((priority, _), item) = campaign.line.first_key_value()?;
+            let turn = campaign.turn.max(self.campaign_vtime);
+            Some(((*priority, turn, *id), *item))
+        });
+        heads.min().map(|((_, _, id), item)| (id, item))
+    }
+
+    /// Counts a start against its campaign, and moves its turn on. A campaign that is the only open
+    /// one and has no limit has all turns: they are not counted.
+    pub(super) fn campaign_went(&mut self, id: CampaignId) {
+        let several = self.campaigns.values().filter(|one| one.open).count() > 1;
+        let Some(campaign) = self.campaigns.get_mut(&id) else {
+            return;
         };
-        first.map(|(_, id)| *id)
+        campaign.active += 1;
+        if several || campaign.limit.is_some() {
+            let turn = campaign.turn.max(self.campaign_vtime);
+            campaign.turn = turn + campaign.weight.stride();
+            self.campaign_vtime = turn;
+        }
     }
 
     /// Slots this lane's class may still take under the user's limit.
@@ -122,6 +143,7 @@ impl Queue {
         item.call_id = Some(call_id);
         item.call_status = Some(CallStatus::Dialing);
         let class = item.origin.call_type();
+        let campaign = item.origin.campaign_id();
         let start = Start {
             item_id: id,
             user_id: item.user_id,
@@ -133,6 +155,9 @@ impl Queue {
 
         let user = self.users.get_mut(&start.user_id)?;
         user.lane_mut(class).active += 1;
+        if let Some(campaign) = campaign {
+            user.campaign_went(campaign);
+        }
         self.system.active += 1;
         self.file_ready_lanes();
         Some(start)
@@ -188,8 +213,12 @@ impl Queue {
             return;
         };
         let class = item.origin.call_type();
+        let campaign = item.origin.campaign_id();
         if let Some(user) = self.users.get_mut(&item.user_id) {
             user.lane_mut(class).active -= 1;
+            if let Some(campaign) = campaign.and_then(|id| user.campaigns.get_mut(&id)) {
+                campaign.active -= 1;
+            }
             user.ceiling = user.ceiling.min(user.active());
         }
         self.system.active -= 1;

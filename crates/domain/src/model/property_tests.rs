@@ -52,7 +52,8 @@ fn direct_went_first(queue: &Queue, settled: &Settled) -> Result<(), TestCaseErr
     Ok(())
 }
 
-/// Whatever started outranks all that still waits in its lane, and nobody at the door overtook.
+/// Whatever started outranks all that still waits in its line, and has no lower priority than what
+/// could go of the user's other campaigns; nobody at the door overtook.
 fn lanes_kept_order(queue: &Queue, settled: &Settled) -> Result<(), TestCaseError> {
     let at_the_door = settled
         .admissions
@@ -64,14 +65,24 @@ fn lanes_kept_order(queue: &Queue, settled: &Settled) -> Result<(), TestCaseErro
     for start in settled.reserved.iter().chain(at_the_door) {
         let first = queue.item(start.item_id).expect("it started");
         for other in queue.items().filter(|item| item.is_due()) {
-            let open = other
-                .origin
-                .campaign_id()
-                .is_none_or(|id| queue.user(other.user_id).expect("there").campaigns[&id].open);
             let same_lane = other.user_id == first.user_id
                 && other.origin.call_type() == first.origin.call_type();
-            if open && same_lane {
+            if !same_lane {
+                continue;
+            }
+            if other.origin == first.origin {
                 prop_assert!(first.rank() < other.rank());
+                continue;
+            }
+            let campaigns = &queue.user(other.user_id).expect("there").campaigns;
+            let could_go = other.origin.campaign_id().is_some_and(|id| {
+                campaigns[&id].open
+                    && campaigns[&id]
+                        .limit
+                        .is_none_or(|n| campaigns[&id].active < n)
+            });
+            if could_go {
+                prop_assert!(first.priority >= other.priority);
             }
         }
     }
@@ -159,6 +170,7 @@ proptest! {
         }
         for id in 1..=USERS * CAMPAIGNS_EACH {
             scene.queue.set_campaign_open(campaign(id), true).expect("there");
+            scene.queue.set_campaign_limit(campaign(id), None).expect("there");
         }
         scene.now += 10_000;
         let items = scene.queue.items().count();
@@ -216,6 +228,26 @@ proptest! {
             for (of, turns) in (1..).zip(&weights) {
                 let got = window.iter().filter(|id| **id == user(of)).count();
                 prop_assert!(got.abs_diff(usize::from(*turns)) <= 1, "user {of} got {got}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_users_campaigns_go_by_their_weights_within_one_call_over_every_round(
+        weights in vec(1..=16_u16, 2..6)
+    ) {
+        let round: usize = weights.iter().map(|turns| usize::from(*turns)).sum();
+        let mut scene = Scene::new(1, &[1]);
+        for (id, turns) in (2..).zip(&weights) {
+            scene.queue.add_campaign(user(1), campaign(id), true).expect("new");
+            scene.queue.set_campaign_weight(campaign(id), weight(*turns)).expect("there");
+            scene.enqueue(1, id, 4 * usize::from(*turns));
+        }
+        let turns = scene.campaign_turns(3 * round);
+        for window in turns.windows(round) {
+            for (id, turns) in (2..).zip(&weights) {
+                let got = window.iter().filter(|one| **one == campaign(id)).count();
+                prop_assert!(got.abs_diff(usize::from(*turns)) <= 1, "campaign {id} got {got}");
             }
         }
     }

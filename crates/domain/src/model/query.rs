@@ -1,8 +1,6 @@
 //! What can be asked of the model queue without changing it.
 
-use std::cmp::Reverse;
-
-use crate::{CallType, CampaignId, ItemStatus, Priority, QueueItemId, UserId};
+use crate::{CallType, CampaignId, ItemStatus, Origin, QueueItemId, UserId};
 
 use super::{Item, PriorityViolation, Queue, System, User};
 
@@ -32,14 +30,6 @@ pub struct ItemCounts {
     pub cancelled: u64,
     /// Not started in time.
     pub expired: u64,
-}
-
-/// The order in which waiting items are shown: those that can go by rank, then those that sleep by
-/// the time they wake.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum ShownAt {
-    Due(Reverse<Priority>, i64),
-    Asleep { wakes_at: i64, position: i64 },
 }
 
 impl Queue {
@@ -72,25 +62,36 @@ impl Queue {
     }
 
     /// Where a waiting item stands among its user's waiting calls of the same type; none for an
-    /// item that does not wait. Those that are due come first, in the order in which they go; then
-    /// those that sleep, by `(wakes_at, position)`. An item of a closed campaign is told where it
-    /// would stand were its campaign open; nobody else waits for it.
+    /// item that does not wait. Those that are due come first, in the order in which they go if no
+    /// limit of a campaign holds any back; then those that sleep, by `(wakes_at, position)`. An item
+    /// of a closed campaign is told where it would stand were its campaign open; nobody else waits
+    /// for it.
     #[must_use]
     pub fn place(&self, id: QueueItemId) -> Option<Place> {
         let own = self.items.get(&id)?;
-        let shown_at = where_shown(own)?;
-        let (mut position, mut total_in_queue) = (1, 0);
-        for other in self.items.values() {
-            let same_lane =
-                other.user_id == own.user_id && other.origin.call_type() == own.origin.call_type();
-            if let Some(other_at) = same_lane.then(|| where_shown(other)).flatten() {
-                total_in_queue += 1;
-                let counts = !other.is_due() || other.origin == own.origin || self.is_open(other);
-                position += u64::from(counts && other_at < shown_at);
-            }
+        if own.status != ItemStatus::Queued {
+            return None;
         }
+        let same_lane = |other: &&Item| {
+            other.status == ItemStatus::Queued
+                && other.user_id == own.user_id
+                && other.origin.call_type() == own.origin.call_type()
+        };
+        let total_in_queue = self.items.values().filter(same_lane).count() as u64;
+        let due = self.users.get(&own.user_id)?.due_in_order(own.origin);
+        let ahead = match own.wakes_at {
+            None => due.iter().take_while(|item| **item != id).count(),
+            Some(wakes_at) => {
+                let asleep = self.items.values().filter(same_lane).filter(|other| {
+                    other
+                        .wakes_at
+                        .is_some_and(|at| (at, other.position) < (wakes_at, own.position))
+                });
+                due.len() + asleep.count()
+            }
+        };
         Some(Place {
-            position,
+            position: ahead as u64 + 1,
             total_in_queue,
         })
     }
@@ -151,10 +152,26 @@ impl Queue {
     }
 }
 
-fn where_shown(item: &Item) -> Option<ShownAt> {
-    let position = item.position;
-    (item.status == ItemStatus::Queued).then_some(match item.wakes_at {
-        Some(wakes_at) => ShownAt::Asleep { wakes_at, position },
-        None => ShownAt::Due(Reverse(item.priority), position),
-    })
+impl User {
+    /// The due items of the type of `origin` in the order in which they go: those of its open
+    /// campaigns, and of the campaign asked about.
+    fn due_in_order(&self, origin: Origin) -> Vec<QueueItemId> {
+        let Some(asked) = origin.campaign_id() else {
+            return self.direct_line.values().copied().collect();
+        };
+        let mut user = self.clone();
+        for (id, campaign) in &mut user.campaigns {
+            campaign.open |= *id == asked;
+            campaign.limit = None;
+        }
+        let mut order = Vec::new();
+        while let Some((campaign, item)) = user.next_campaign_call() {
+            user.campaign_went(campaign);
+            if let Some(found) = user.campaigns.get_mut(&campaign) {
+                found.line.pop_first();
+            }
+            order.push(item);
+        }
+        order
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
     QueueItemId, Return, UserId, Weight,
 };
 
-use super::{Admission, Batch, CampaignItem, Newcomer, Queue, Settled};
+use super::{Admission, Batch, CampaignItem, Item, Newcomer, Queue, Settled};
 
 pub(super) fn user(n: u128) -> UserId {
     UserId::from(Uuid::from_u128(n))
@@ -185,6 +185,17 @@ impl Scene {
     /// Starts calls one at a time, each when the one before has ended; the users in the order of
     /// their turns. Leaves no call up.
     pub(super) fn turns(&mut self, class: CallType, count: usize) -> Vec<UserId> {
+        let went = self.one_by_one(class, count).into_iter();
+        went.map(|item| item.user_id).collect()
+    }
+
+    /// As [`Scene::turns`]; the campaigns.
+    pub(super) fn campaign_turns(&mut self, count: usize) -> Vec<CampaignId> {
+        let went = self.one_by_one(CallType::Campaign, count).into_iter();
+        went.filter_map(|item| item.origin.campaign_id()).collect()
+    }
+
+    fn one_by_one(&mut self, class: CallType, count: usize) -> Vec<Item> {
         let mut order = Vec::new();
         while order.len() < count {
             let next = Batch {
@@ -195,9 +206,9 @@ impl Scene {
             let Some(start) = settled.reserved.first() else {
                 break;
             };
-            let origin = self.queue.item(start.item_id).expect("it started").origin;
-            assert_eq!(origin.call_type(), class);
-            order.push(start.user_id);
+            let item = self.queue.item(start.item_id).expect("it started");
+            assert_eq!(item.origin.call_type(), class);
+            order.push(item.clone());
             let end = Batch {
                 endings: vec![ending(start.item_id, None)],
                 ..Batch::default()

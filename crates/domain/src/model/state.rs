@@ -53,6 +53,8 @@ pub struct User {
     pub campaign: Lane,
     /// Its campaigns.
     pub campaigns: BTreeMap<CampaignId, Campaign>,
+    /// The turn at which one of its campaigns last went, where several were open.
+    pub campaign_vtime: i64,
     pub(super) direct_line: Line,
     /// What its active calls may be beyond a limit that was lowered under them.
     pub(super) ceiling: u32,
@@ -74,6 +76,14 @@ pub struct Lane {
 pub struct Campaign {
     /// Whether its calls may go.
     pub open: bool,
+    /// How many of its calls may be up at once; none for as many as its user may have.
+    pub limit: Option<u32>,
+    /// Its turns beside those of its user's other campaigns.
+    pub weight: Weight,
+    /// Slots taken.
+    pub active: u32,
+    /// Its next turn among its user's campaigns.
+    pub turn: i64,
     pub(super) line: Line,
 }
 
@@ -151,6 +161,7 @@ impl User {
             direct: Lane::default(),
             campaign: Lane::default(),
             campaigns: BTreeMap::new(),
+            campaign_vtime: 0,
             direct_line: Line::new(),
             ceiling: 0,
         }
@@ -191,8 +202,17 @@ impl Campaign {
     pub(super) const fn new(open: bool) -> Self {
         Self {
             open,
+            limit: None,
+            weight: Weight::ONE,
+            active: 0,
+            turn: 0,
             line: Line::new(),
         }
+    }
+
+    /// Whether it is open and below its limit.
+    pub(super) fn may_go(&self) -> bool {
+        self.open && self.limit.is_none_or(|limit| self.active < limit)
     }
 }
 

@@ -102,18 +102,30 @@ fn coming_back() -> impl Strategy<Value = Op> {
     (part(6), select(vec![0, 1])).prop_map(|(part, delay)| Op::Return(part, delay))
 }
 
-/// Each due item whose place is not what it takes to reach it, and what the audit finds.
+/// Each due item whose place is not what it takes to reach it, and what the audit finds. The turns of
+/// campaigns are counted out here; calls of another priority have turns of their own.
 const FAULTS: &str = "
+    WITH due AS MATERIALIZED (
+        SELECT q.*, c.open, coalesce(q.campaign_id, q.user_id) AS lane,
+            CASE WHEN q.campaign_id IS NULL THEN q.position ELSE
+                greatest(c.turn, s.campaign_vtime) + 720720 / k.weight * (row_number() OVER (
+                    PARTITION BY q.campaign_id, q.priority ORDER BY q.position) - 1) END AS turn
+        FROM call_queue q
+        JOIN user_slots s ON s.user_id = q.user_id
+        LEFT JOIN campaigns k ON k.id = q.campaign_id
+        LEFT JOIN campaign_slots c ON c.campaign_id = q.campaign_id
+        WHERE q.wakes_at IS NULL
+    )
     SELECT concat_ws(' ', me.call_type, me.priority, me.position, 'number', me.ordinal, 'is said to be at',
         get_call_queue_position(me.id), 'and is at', t.place)
-    FROM call_queue me
+    FROM due me
     CROSS JOIN LATERAL (
-        SELECT count(*) AS place FROM call_queue q LEFT JOIN campaign_slots c ON c.campaign_id = q.campaign_id
-        WHERE q.user_id = me.user_id AND q.call_type = me.call_type AND q.wakes_at IS NULL
-            AND (q.campaign_id IS NULL OR c.open OR q.campaign_id = me.campaign_id)
-            AND (q.priority > me.priority OR (q.priority = me.priority AND q.position <= me.position))
+        SELECT count(*) AS place FROM due q
+        WHERE q.user_id = me.user_id AND q.call_type = me.call_type
+            AND (q.campaign_id IS NULL OR q.open OR q.campaign_id = me.campaign_id)
+            AND (q.priority > me.priority OR (q.priority = me.priority AND (q.turn, q.lane) <= (me.turn, me.lane)))
     ) t
-    WHERE me.wakes_at IS NULL AND get_call_queue_position(me.id) IS DISTINCT FROM t.place
+    WHERE get_call_queue_position(me.id) IS DISTINCT FROM t.place
     UNION ALL
     SELECT concat_ws(' ', counter, subject, kept, counted) FROM audit_counters()";
 

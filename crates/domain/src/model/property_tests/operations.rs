@@ -28,6 +28,8 @@ pub(super) enum Op {
     SystemLimit(u32),
     Paused(bool),
     Open(u128, bool),
+    CampaignLimit(u128, Option<u32>),
+    CampaignWeight(u128, u16),
     Advance(i64),
 }
 
@@ -76,6 +78,8 @@ pub(super) fn any_op() -> impl Strategy<Value = Op> {
         1 => (0..8_u32).prop_map(Op::SystemLimit),
         1 => any::<bool>().prop_map(Op::Paused),
         1 => (campaign(), any::<bool>()).prop_map(|(id, open)| Op::Open(id, open)),
+        1 => (campaign(), proptest::option::of(1..3_u32)).prop_map(|(id, n)| Op::CampaignLimit(id, n)),
+        1 => (campaign(), 1..=5_u16).prop_map(|(id, n)| Op::CampaignWeight(id, n)),
         2 => (1..800_i64).prop_map(Op::Advance),
     ]
 }
@@ -149,6 +153,14 @@ pub(super) fn apply(scene: &mut Scene, op: &Op) -> Option<(Batch, Settled)> {
         Op::Weight(of, n) => scene.queue.set_weight(user(of), weight(n)).expect("there"),
         Op::SystemLimit(n) => scene.queue.set_system_limit(limit(n)),
         Op::Paused(paused) => scene.queue.set_paused(paused),
+        Op::CampaignLimit(id, n) => scene
+            .queue
+            .set_campaign_limit(campaign(id), n)
+            .expect("there"),
+        Op::CampaignWeight(id, n) => scene
+            .queue
+            .set_campaign_weight(campaign(id), weight(n))
+            .expect("there"),
         Op::Open(id, open) => scene
             .queue
             .set_campaign_open(campaign(id), open)

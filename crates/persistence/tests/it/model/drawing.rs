@@ -81,6 +81,7 @@ pub(crate) fn campaign_script() -> impl Strategy<Value = Vec<Op>> {
         2 => (0..CAMPAIGNS).prop_map(|nth| vec![Op::Pause(nth)]),
         1 => pass_time().prop_map(|op| vec![op]),
         1 => setting(),
+        2 => campaign_setting().prop_map(|op| vec![op]),
     ];
     opened_by(opening, vec(coming_and_going, 1..=PHRASES))
 }
@@ -120,11 +121,13 @@ fn setting() -> impl Strategy<Value = Vec<Op>> {
         2 => (user(), 1..=3_u32).prop_map(|(of, slots)| vec![Op::UserLimit { of, slots }]),
         1 => (user(), 1..=2_u32).prop_map(|(of, slots)| vec![Op::DirectReserved { of, slots }]),
         2 => (1..=5_u32).prop_map(|slots| vec![Op::SystemLimit(slots)]),
+        1 => campaign_setting().prop_map(|op| vec![op]),
     ]
 }
 
 fn started_campaign() -> impl Strategy<Value = Vec<Op>> {
-    (0..USERS, 1..=CONTACTS, 0..CAMPAIGNS)
+    let owner = prop_oneof![1 => Just(0), 1 => 0..USERS];
+    (owner, 1..=CONTACTS, 0..CAMPAIGNS)
         .prop_map(|(of, contacts, nth)| vec![Op::Draft { of, contacts }, Op::Start(nth)])
 }
 
@@ -263,6 +266,14 @@ fn change() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn campaign_setting() -> impl Strategy<Value = Op> {
+    let slots = prop_oneof![1 => Just(None), 3 => (1..=3_u32).prop_map(Some)];
+    prop_oneof![
+        (0..CAMPAIGNS, slots).prop_map(|(nth, slots)| Op::CampaignLimit { nth, slots }),
+        (0..CAMPAIGNS, 1..=4_u16).prop_map(|(nth, turns)| Op::CampaignWeight { nth, turns }),
+    ]
+}
+
 fn campaign() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => (user(), 0..=CONTACTS).prop_map(|(of, contacts)| Op::Draft { of, contacts }),
@@ -270,6 +281,7 @@ fn campaign() -> impl Strategy<Value = Op> {
         1 => (0..CAMPAIGNS).prop_map(Op::Pause),
         1 => (0..CAMPAIGNS).prop_map(Op::Withdraw),
         1 => Just(Op::Maintain),
+        2 => campaign_setting(),
     ]
 }
 

@@ -121,6 +121,16 @@ pub(crate) enum Op {
     /// The nth campaign is started or resumed.
     Start(usize),
     Pause(usize),
+    /// So many of the nth campaign's calls may be up at once.
+    CampaignLimit {
+        nth: usize,
+        slots: Option<u32>,
+    },
+    /// The nth campaign's turns beside its user's others.
+    CampaignWeight {
+        nth: usize,
+        turns: u16,
+    },
     Withdraw(usize),
     /// A call is given up for its length: it will end as failed.
     GiveUp {

@@ -192,6 +192,9 @@ impl Game<'_> {
             Op::Draft { .. } | Op::Start(_) | Op::Pause(_) | Op::Withdraw(_) | Op::Maintain => {
                 self.campaign(op).await?;
             }
+            Op::CampaignLimit { nth, .. } | Op::CampaignWeight { nth, .. } => {
+                self.change_campaign(op, nth);
+            }
             Op::UserLimit { .. }
             | Op::SystemLimit(_)
             | Op::Weight { .. }

@@ -4,6 +4,8 @@ use callq_domain::{
     CampaignStatus, ConcurrencyLimit, OperatorStore, OwnershipStore, UserChange, Weight,
 };
 
+use diesel::connection::SimpleConnection;
+
 use super::compare::same;
 use super::{Fault, Game};
 use crate::model::operations::{CAMPAIGNS, Op};
@@ -72,6 +74,36 @@ impl Game<'_> {
         };
         store.update_user(user(of), change).await?;
         Ok(())
+    }
+
+    /// Said in SQL: whoever says it, it holds at once.
+    pub(super) fn change_campaign(&mut self, op: Op, nth: usize) {
+        let campaigns = self.reference.campaigns.len();
+        if campaigns == 0 {
+            return;
+        }
+        let id = self.reference.campaigns[nth % campaigns].id;
+        let queue = &mut self.reference.queue;
+        let said = match op {
+            Op::CampaignLimit { slots, .. } => {
+                queue.set_campaign_limit(id, slots).unwrap();
+                let slots = slots.map_or("NULL".into(), |slots| slots.to_string());
+                format!("max_concurrent_calls = {slots}")
+            }
+            Op::CampaignWeight { turns, .. } => {
+                queue
+                    .set_campaign_weight(id, Weight::new(i64::from(turns)).unwrap())
+                    .unwrap();
+                format!("weight = {turns}")
+            }
+            other => unreachable!("{other:?} changes no campaign"),
+        };
+        let change = format!("UPDATE campaigns SET {said} WHERE id = '{id}'");
+        self.stage
+            .clock
+            .connection()
+            .batch_execute(&change)
+            .unwrap();
     }
 
     pub(super) async fn campaign(&mut self, op: Op) -> Result<(), Fault> {
