@@ -27,6 +27,9 @@ BEGIN
             ('user_slots.calls_per_second', 1, (s.calls_per_second IS NOT DISTINCT FROM u.campaign_calls_per_second)::integer),$x$,
      $x$                SELECT CASE WHEN count(*) = 1 THEN (array_agg(o.campaign_id))[1] END
                 FROM campaign_slots o WHERE o.user_id = s.user_id AND o.open))::integer),$x$),
+    ('settle', $x$    IF v_next IS NOT NULL OR v_admits OR returned IS NOT NULL
+        OR EXISTS (SELECT FROM user_slots s WHERE s.paced_until IS NOT NULL) THEN$x$,
+     $x$    IF v_next IS NOT NULL OR v_admits OR returned IS NOT NULL THEN$x$),
     ('admit_direct_calls', $x$            IF v_paced THEN
                 PERFORM spend_provider_paces(started, p_now);
             END IF;

@@ -10,7 +10,8 @@ use anyhow::{Context, ensure};
 use callq_domain::{
     Admission, CallType, CampaignFields, CampaignId, CampaignStatus, CampaignStore,
     ConcurrencyLimit, EngineStore, NewCampaign, NewDirectCall, OperatorStore, OwnershipStore,
-    ProviderName, QueueItemId, RetryPolicy, ServerId, SlotBatch, StoreError, Target, Weekdays,
+    Pacing, ProviderName, QueueItemId, RetryPolicy, ServerId, SlotBatch, StoreError, Target,
+    Weekdays,
 };
 use callq_persistence::{Database, PostgresStore, connect};
 use chrono::{NaiveDate, NaiveTime};
@@ -248,6 +249,7 @@ pub(crate) async fn start_campaign(
             interval_minutes: 60,
             rules: BTreeMap::new(),
         },
+        pacing: Pacing::FREE,
     };
     let campaign = NewCampaign {
         id,

@@ -2,7 +2,7 @@
 //! queue by user. Role admin only. Single calls are in `operator_calls`.
 
 use actix_web::{get, patch, post, put, web};
-use callq_domain::{ConcurrencyLimit, SystemState, User, UserChange, UserId, UserLoad, Weight};
+use callq_domain::{CallRate, ConcurrencyLimit, SystemState, User, UserChange, UserId, UserLoad};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -70,6 +70,10 @@ pub(crate) struct UserChangeRequest {
     direct_reserved_slots: Option<i64>,
     /// Its turns relative to others, 1 to 1,000.
     weight: Option<i64>,
+    /// How many campaign calls of it may start in a second, 0.001 to 1,000; null for any number.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<f64>)]
+    campaign_calls_per_second: Option<Option<f64>>,
     /// Calls it has paid for; null ends metering.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
@@ -77,7 +81,9 @@ pub(crate) struct UserChangeRequest {
 }
 
 /// Tells a null from a field that is left out.
-fn given<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Option<i64>>, D::Error> {
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    reader: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(reader).map(Some)
 }
 
@@ -89,17 +95,18 @@ impl UserChangeRequest {
     fn into_change(self) -> Result<UserChange, Problem> {
         let reserved =
             |slots| fields::whole_number("direct_reserved_slots", slots, 0, ConcurrencyLimit::MAX);
-        let weight = |value| {
-            let fault = || format!("must be a whole number from 1 to {}", Weight::MAX);
-            Weight::new(value).ok_or_else(|| Problem::invalid("weight", fault()))
-        };
         if self.credits.flatten().is_some_and(|credits| credits < 0) {
             return Err(Problem::invalid("credits", "must be 0 or more, or null"));
         }
+        let pace = |pace: Option<f64>| {
+            let pace = pace.map(|calls| fields::call_rate("campaign_calls_per_second", calls));
+            pace.transpose()
+        };
         Ok(UserChange {
+            campaign_calls_per_second: self.campaign_calls_per_second.map(pace).transpose()?,
             concurrent_calls_limit: self.concurrent_calls_limit.map(limit_of).transpose()?,
             direct_reserved_slots: self.direct_reserved_slots.map(reserved).transpose()?,
-            weight: self.weight.map(weight).transpose()?,
+            weight: self.weight.map(fields::weight).transpose()?,
             credits: self.credits,
         })
     }
@@ -120,6 +127,8 @@ pub(crate) struct UserResponse {
     direct_reserved_slots: u32,
     /// Its turns relative to others.
     weight: u16,
+    /// How many campaign calls of it may start in a second; null for any number.
+    campaign_calls_per_second: Option<f64>,
     /// Its home time zone.
     time_zone: String,
     /// Calls it has paid for; null means it is not metered.
@@ -137,6 +146,7 @@ impl From<User> for UserResponse {
             concurrent_calls_limit: user.concurrent_calls_limit.get(),
             direct_reserved_slots: user.direct_reserved_slots,
             weight: user.weight.get(),
+            campaign_calls_per_second: user.campaign_calls_per_second.map(CallRate::get),
             time_zone: user.time_zone,
             credits: user.credits,
             created_at: user.created_at,

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, get, post, web};
 use callq_domain::{
-    Campaign, CampaignId, CampaignProgress, CampaignStatus, DayOfWeek, LegalHours, RetryCause,
-    RetryRule, StoreError,
+    CallRate, Campaign, CampaignId, CampaignProgress, CampaignStatus, ConcurrencyLimit, DayOfWeek,
+    LegalHours, RetryCause, RetryRule, StoreError,
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde::Serialize;
@@ -105,6 +105,12 @@ pub(crate) struct CampaignResponse {
     retry_interval_minutes: u32,
     /// What holds instead after some outcomes.
     retries: BTreeMap<&'static str, RetryRuleResponse>,
+    /// How many of its calls may be up at once; null for as many as you may have.
+    max_concurrent_calls: Option<u32>,
+    /// How many of its calls may start in a second; null for any number.
+    calls_per_second: Option<f64>,
+    /// Its turns beside those of your other campaigns.
+    weight: u16,
     /// `draft`, `scheduled` (started, its first hours are still to come), `active`, `paused`, `completed` or `cancelled`.
     status: &'static str,
     /// How far it is.
@@ -140,6 +146,12 @@ impl From<Campaign> for CampaignResponse {
                 closes_at: window.closes_at,
                 open: campaign.is_open,
             }),
+            max_concurrent_calls: fields
+                .pacing
+                .max_concurrent_calls
+                .map(ConcurrencyLimit::get),
+            calls_per_second: fields.pacing.calls_per_second.map(CallRate::get),
+            weight: fields.pacing.weight.get(),
             max_retries: fields.retries.max_retries,
             retry_interval_minutes: fields.retries.interval_minutes,
             retries: fields

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use callq_domain::PhoneNumber;
+use callq_domain::{CallRate, PhoneNumber, Weight};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use chrono_tz::Tz;
 use serde_json::Value;
@@ -136,6 +136,23 @@ pub(crate) fn whole_number(field: &str, value: i64, min: u32, max: u32) -> Resul
             format!("must be a whole number from {min} to {max}"),
         )),
     }
+}
+
+/// Turns relative to others.
+pub(crate) fn weight(value: i64) -> Result<Weight, Problem> {
+    let fault = || format!("must be a whole number from 1 to {}", Weight::MAX);
+    Weight::new(value).ok_or_else(|| Problem::invalid("weight", fault()))
+}
+
+/// Calls a second.
+pub(crate) fn call_rate(field: &str, value: f64) -> Result<CallRate, Problem> {
+    CallRate::per_second(value).ok_or_else(|| {
+        let fault = format!(
+            "must be a number from 0.001 to {}, calls a second",
+            CallRate::MAX
+        );
+        Problem::invalid(field, fault)
+    })
 }
 
 /// What reads as a sentence, with its capital letter and its full stop.

@@ -53,6 +53,7 @@ mod openapi;
 mod operator_calls;
 mod params;
 mod problem;
+mod provider_paces;
 mod queue;
 mod rate;
 mod recall;

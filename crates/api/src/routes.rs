@@ -15,7 +15,7 @@ use crate::openapi::Completed;
 use crate::problem::Problem;
 use crate::{
     admin, agents, calls, campaigns, contacts, do_not_call, global_do_not_call, health, initiate,
-    metrics, operator_calls, queue, webhooks,
+    metrics, operator_calls, provider_paces, queue, webhooks,
 };
 
 macro_rules! routes {
@@ -91,6 +91,8 @@ routes![
     admin::show_user,
     admin::change_user,
     admin::list_queue_by_user,
+    provider_paces::list_provider_paces,
+    provider_paces::set_provider_pace,
     global_do_not_call::add_global_do_not_call,
     global_do_not_call::upload_global_do_not_call,
     global_do_not_call::list_global_do_not_call,

@@ -101,8 +101,23 @@ pub enum QueueReason {
     CampaignPaused,
     /// Its campaign may not call now; when it may again, if that is known.
     OutsideHours(Option<DateTime<Utc>>),
+    /// Its campaign has as many calls up as it may.
+    CampaignLimit(SlotUse),
+    /// Whose pace lets no call go at this moment.
+    Paced(PacedBy),
     /// The provider has no room, or cannot be reached; its words.
     Provider(String),
+}
+
+/// Whose calls a second are used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PacedBy {
+    /// The campaign's.
+    Campaign,
+    /// Those of all the user's campaigns.
+    User,
+    /// The provider's, all users and servers together.
+    Provider,
 }
 
 impl fmt::Display for QueueReason {
@@ -126,6 +141,19 @@ impl fmt::Display for QueueReason {
                 write!(f, "Outside the campaign's hours until {}", at.to_rfc3339())
             }
             Self::OutsideHours(None) => f.write_str("Outside the campaign's hours"),
+            Self::CampaignLimit(SlotUse { limit, active }) => write!(
+                f,
+                "The campaign has reached its limit ({active}/{limit} active calls)"
+            ),
+            Self::Paced(PacedBy::Campaign) => {
+                f.write_str("The campaign's pace lets the next call go in a moment")
+            }
+            Self::Paced(PacedBy::User) => {
+                f.write_str("The user's pace lets the next campaign call go in a moment")
+            }
+            Self::Paced(PacedBy::Provider) => {
+                f.write_str("The provider's pace lets the next call go in a moment")
+            }
             Self::Provider(words) => f.write_str(words),
         }
     }

@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 
 use crate::{
     AgentId, CallingHours, CallingHoursError, CampaignId, ContactId, LegalHours, OpenWindow,
-    Outcome, RetryPolicy, UserId, Weekdays,
+    Outcome, Pacing, RetryPolicy, UserId, Weekdays,
 };
 
 /// Where a campaign stands.
@@ -126,6 +126,8 @@ pub struct CampaignFields {
     pub legal_hours: Option<LegalHours>,
     /// When calls that did not get through are made again.
     pub retries: RetryPolicy,
+    /// How fast it may go.
+    pub pacing: Pacing,
 }
 
 impl CampaignFields {

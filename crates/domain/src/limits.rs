@@ -75,7 +75,8 @@ impl SlotUse {
     }
 }
 
-/// A user's turns relative to other users: 1 to 1,000, default 1. Weight 2 gets two turns a round.
+/// Turns relative to others, a user's beside other users' or a campaign's beside its user's other
+/// campaigns': 1 to 1,000, default 1. Weight 2 gets two turns a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Weight(u16);
 
@@ -103,7 +104,7 @@ impl Weight {
         self.0
     }
 
-    /// How far one call moves its user back in virtual time (stride scheduling, Waldspurger and
+    /// How far one call moves its user or campaign back in virtual time (stride scheduling, Waldspurger and
     /// Weihl 1995): `ROUND / weight`, rounded down.
     #[must_use]
     pub fn stride(self) -> i64 {
@@ -111,9 +112,68 @@ impl Weight {
     }
 }
 
+/// How many calls may start in a second: a thousandth to [`CallRate::MAX`], in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallRate(u32);
+
+impl CallRate {
+    /// The fastest pace, in calls a second.
+    pub const MAX: u32 = 1_000;
+
+    /// A pace of so many calls a second, rounded to thousandths; none if that is no number from
+    /// 0.001 to [`CallRate::MAX`].
+    #[must_use]
+    pub fn per_second(calls: f64) -> Option<Self> {
+        let thousandths = (calls * 1_000.0).round();
+        let possible = (1.0..=f64::from(Self::MAX) * 1_000.0).contains(&thousandths);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the range is looked at just before"
+        )]
+        possible.then_some(Self(thousandths as u32))
+    }
+
+    /// Calls a second.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        f64::from(self.0) / 1_000.0
+    }
+}
+
+/// How fast a campaign may go beside what slots allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pacing {
+    /// How many of its calls may be up at once; none for as many as its user may have.
+    pub max_concurrent_calls: Option<ConcurrencyLimit>,
+    /// How many of its calls may start in a second; none for any number.
+    pub calls_per_second: Option<CallRate>,
+    /// Its turns beside those of its user's other campaigns.
+    pub weight: Weight,
+}
+
+impl Pacing {
+    /// As fast as slots allow, one turn a round.
+    pub const FREE: Self = Self {
+        max_concurrent_calls: None,
+        calls_per_second: None,
+        weight: Weight::ONE,
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pace_is_a_thousandth_to_a_thousand_calls_a_second() {
+        for (calls, kept) in [(0.001, 0.001), (0.25, 0.25), (12.3456, 12.346), (1e3, 1e3)] {
+            assert_eq!(CallRate::per_second(calls).map(CallRate::get), Some(kept));
+        }
+        for calls in [0.0, 0.0004, -1.0, 1_000.001, f64::NAN, f64::INFINITY] {
+            assert_eq!(CallRate::per_second(calls), None);
+        }
+    }
 
     #[test]
     fn limits_outside_the_range_are_refused() {

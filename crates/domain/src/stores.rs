@@ -8,11 +8,12 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::{
-    Agent, AgentFields, AgentId, Call, CallId, CallStatus, CallStory, CallTransition, CallType,
-    Campaign, CampaignFields, CampaignId, CampaignStatistics, CampaignStatus, CampaignSummary,
-    ConcurrencyLimit, Contact, ContactFields, ContactId, HandEffect, HandSettlement, HeldCalls,
-    Identity, ItemStatus, NewCampaign, NewToken, NewUser, QueueItem, QueueItemId, QueuePlace,
-    QueueReason, SlotUse, TokenHash, TokenId, User, UserChange, UserId,
+    Agent, AgentFields, AgentId, Call, CallId, CallRate, CallStatus, CallStory, CallTransition,
+    CallType, Campaign, CampaignFields, CampaignId, CampaignStatistics, CampaignStatus,
+    CampaignSummary, ConcurrencyLimit, Contact, ContactFields, ContactId, HandEffect,
+    HandSettlement, HeldCalls, Identity, ItemStatus, NewCampaign, NewToken, NewUser, ProviderName,
+    QueueItem, QueueItemId, QueuePlace, QueueReason, SlotUse, TokenHash, TokenId, User, UserChange,
+    UserId,
 };
 
 /// Why a store could not do what it was asked.
@@ -315,6 +316,15 @@ pub trait OperatorStore: Send + Sync {
     async fn user_load(&self, id: UserId) -> Result<Option<UserLoad>, StoreError>;
     /// Changes a user. `NotFound` if there is none.
     async fn update_user(&self, id: UserId, change: UserChange) -> Result<User, StoreError>;
+    /// The providers that keep a pace, by name.
+    async fn provider_paces(&self) -> Result<Vec<ProviderPace>, StoreError>;
+    /// Has a provider sent at most so many calls in a second, by all servers together, from now on;
+    /// none for any number.
+    async fn set_provider_pace(
+        &self,
+        provider: ProviderName,
+        calls_per_second: Option<CallRate>,
+    ) -> Result<(), StoreError>;
     /// Calls that hold a slot, oldest first: of one status or all, at most so many. Those that are
     /// `unknown` are as old as their doubt.
     async fn held_calls(
@@ -337,6 +347,15 @@ pub trait OperatorStore: Send + Sync {
     async fn ready(&self) -> Result<(), StoreError>;
     /// Figures for the metrics page, each a snapshot.
     async fn gauges(&self) -> Result<SystemGauges, StoreError>;
+}
+
+/// How fast a provider may be sent calls of either type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderPace {
+    /// Which.
+    pub provider: ProviderName,
+    /// Calls a second, by all servers together.
+    pub calls_per_second: CallRate,
 }
 
 /// Snapshot figures of the whole system.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 
-use crate::{ConcurrencyLimit, TokenId, UserId, Weight};
+use crate::{CallRate, ConcurrencyLimit, TokenId, UserId, Weight};
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +133,8 @@ pub struct User {
     pub direct_reserved_slots: u32,
     /// Its turns relative to others.
     pub weight: Weight,
+    /// How many campaign calls of it may start in a second; none for any number.
+    pub campaign_calls_per_second: Option<CallRate>,
     /// Its home time zone, an IANA name.
     pub time_zone: String,
     /// Calls it has paid for; none means it is not metered.
@@ -150,6 +152,8 @@ pub struct UserChange {
     pub direct_reserved_slots: Option<u32>,
     /// A new weight.
     pub weight: Option<Weight>,
+    /// A new pace of its campaign calls; the inner `None` lets them go at any.
+    pub campaign_calls_per_second: Option<Option<CallRate>>,
     /// New credits; the inner `None` ends metering.
     pub credits: Option<Option<i64>>,
 }

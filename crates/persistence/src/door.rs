@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use callq_domain::{
-    Admission, IdempotencyKey, ListedOn, NewDirectCall, Pace, QueuePlace, QueueReason, Queued,
-    Refusal, Repeat, Return, SavedAnswer, SlotUse, Target,
+    Admission, IdempotencyKey, ListedOn, NewDirectCall, Pace, PacedBy, QueuePlace, QueueReason,
+    Queued, Refusal, Repeat, Return, SavedAnswer, SlotUse, Target,
 };
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -203,6 +203,7 @@ fn admission(
                 .ok_or_else(|| impossible("a scheduled call has no time"))?,
         ),
         "paused" => QueueReason::DispatchPaused,
+        "provider_pace" => QueueReason::Paced(PacedBy::Provider),
         // The same admission once more, waiting as it was decided.
         "again" => match row.wakes_at {
             Some(at) => QueueReason::Scheduled(at),

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use callq_domain::{
-    AuditDifference, CallStatus, CallStory, ConcurrencyLimit, HandEffect, HandSettlement,
-    HeldCalls, OperatorStore, Page, PageRequest, StoreError, SystemGauges, SystemState, User,
-    UserChange, UserId, UserLoad,
+    AuditDifference, CallRate, CallStatus, CallStory, ConcurrencyLimit, HandEffect, HandSettlement,
+    HeldCalls, OperatorStore, Page, PageRequest, ProviderName, ProviderPace, StoreError,
+    SystemGauges, SystemState, User, UserChange, UserId, UserLoad,
 };
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -23,7 +23,8 @@ use crate::operator_calls::{call_story_on_conn, held_calls_on_conn, settle_by_ha
 use crate::queue::LOAD_COLUMNS;
 use crate::rows::system::{AuditRow, SystemRow};
 use crate::rows::user::{LoadRow, UserLoadRow, UserRow, limit_column};
-use crate::rows::{count, unreadable};
+
+use crate::rows::{call_rate, count, provider, unreadable};
 use crate::{Failure, PostgresStore, functions, migrations};
 
 impl PostgresStore {
@@ -43,8 +44,8 @@ impl PostgresStore {
             .await
     }
 
-    /// Sets the system's limit at a first start. Once it was set, by this or by an operator, this
-    /// changes nothing.
+    /// Sets the system's limit at a first start; once it was set, by this or by an operator, it stays.
+    /// Notes which provider carries the calls of agents that name none, for its pace.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the database cannot be reached.
@@ -52,6 +53,7 @@ impl PostgresStore {
         &self,
         limit: ConcurrencyLimit,
     ) -> Result<SystemState, StoreError> {
+        let provider = self.default_provider.clone();
         self.database
             .run(move |conn| {
                 functions::lock_engine(conn)?;
@@ -60,6 +62,11 @@ impl PostgresStore {
                      WHERE NOT limit_was_set",
                 )
                 .bind::<Integer, _>(limit_column(limit))
+                .execute(conn)?;
+                sql_query(
+                    "UPDATE system_state SET default_provider = $1 WHERE default_provider <> $1",
+                )
+                .bind::<Text, _>(provider.as_str())
                 .execute(conn)?;
                 system_state_on_conn(conn)
             })
@@ -136,6 +143,34 @@ impl OperatorStore for PostgresStore {
             .await
     }
 
+    async fn provider_paces(&self) -> Result<Vec<ProviderPace>, StoreError> {
+        self.database
+            .run(|conn| {
+                let rows: Vec<ProviderPaceRow> = sql_query(
+                    "SELECT provider, calls_per_second FROM provider_paces ORDER BY provider",
+                )
+                .load(conn)?;
+                rows.into_iter().map(ProviderPaceRow::into_pace).collect()
+            })
+            .await
+    }
+
+    async fn set_provider_pace(
+        &self,
+        provider: ProviderName,
+        calls_per_second: Option<CallRate>,
+    ) -> Result<(), StoreError> {
+        self.database
+            .run(move |conn| {
+                sql_query("SELECT set_provider_pace($1, $2)")
+                    .bind::<Text, _>(provider.as_str())
+                    .bind::<Nullable<Double>, _>(calls_per_second.map(CallRate::get))
+                    .execute(conn)?;
+                Ok(())
+            })
+            .await
+    }
+
     async fn held_calls(
         &self,
         status: Option<CallStatus>,
@@ -203,6 +238,23 @@ struct LanguageRow {
     language: String,
 }
 
+#[derive(QueryableByName)]
+struct ProviderPaceRow {
+    #[diesel(sql_type = Text)]
+    provider: String,
+    #[diesel(sql_type = Double)]
+    calls_per_second: f64,
+}
+
+impl ProviderPaceRow {
+    fn into_pace(self) -> Result<ProviderPace, Failure> {
+        Ok(ProviderPace {
+            provider: provider("provider_paces.provider", &self.provider)?,
+            calls_per_second: call_rate("provider_paces.calls_per_second", self.calls_per_second)?,
+        })
+    }
+}
+
 /// Whether the database takes changes.
 #[derive(QueryableByName)]
 struct WritesRow {
@@ -229,7 +281,9 @@ fn update_user_on_conn(
         "UPDATE users SET concurrent_calls_limit = coalesce($2, concurrent_calls_limit), \
          direct_reserved_slots = coalesce($3, direct_reserved_slots), \
          weight = coalesce($4, weight), \
-         credits = CASE WHEN $5 THEN $6 ELSE credits END, updated_at = now() \
+         credits = CASE WHEN $5 THEN $6 ELSE credits END, \
+         campaign_calls_per_second = CASE WHEN $7 THEN $8 ELSE campaign_calls_per_second END, \
+         updated_at = now() \
          WHERE id = $1 RETURNING *",
     )
     .bind::<SqlUuid, _>(id)
@@ -238,6 +292,13 @@ fn update_user_on_conn(
     .bind::<Nullable<Integer>, _>(change.weight.map(|weight| i32::from(weight.get())))
     .bind::<Bool, _>(change.credits.is_some())
     .bind::<Nullable<BigInt>, _>(change.credits.flatten())
+    .bind::<Bool, _>(change.campaign_calls_per_second.is_some())
+    .bind::<Nullable<Double>, _>(
+        change
+            .campaign_calls_per_second
+            .flatten()
+            .map(CallRate::get),
+    )
     .get_result(conn)?;
     row.into_user()
 }

@@ -13,7 +13,7 @@ pub(crate) mod user;
 
 use std::fmt::Display;
 
-use callq_domain::{CampaignId, Origin, ProviderName, StoreError};
+use callq_domain::{CallRate, CampaignId, Origin, ProviderName, StoreError};
 use uuid::Uuid;
 
 use crate::Failure;
@@ -34,6 +34,11 @@ pub(crate) fn count(column: &str, value: i64) -> Result<u64, Failure> {
 /// A count of at most 2³¹, which is never negative.
 pub(crate) fn small_count(column: &str, value: i32) -> Result<u32, Failure> {
     u32::try_from(value).map_err(|_| unreadable(column, value))
+}
+
+/// Calls a second.
+pub(crate) fn call_rate(column: &str, value: f64) -> Result<CallRate, Failure> {
+    CallRate::per_second(value).ok_or_else(|| unreadable(column, value))
 }
 
 /// A provider's name.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use callq_domain::{
-    CampaignFields, CampaignId, ContactId, LegalHours, NewCampaign, RetryCause, RetryPolicy,
-    RetryRule, UserId, Weekdays,
+    CampaignFields, CampaignId, ConcurrencyLimit, ContactId, LegalHours, NewCampaign, Pacing,
+    RetryCause, RetryPolicy, RetryRule, UserId, Weekdays,
 };
 use chrono::NaiveDate;
 use serde::Deserialize;
@@ -72,6 +72,12 @@ pub(crate) struct CampaignRequest {
     /// after a machine. `max_retries` bounds the sum.
     #[schema(example = json!({"busy": {"times": 3, "after_minutes": [5, 15, 60]}, "failed": {"times": 0}}))]
     retries: Option<BTreeMap<String, RetryRuleRequest>>,
+    /// How many of its calls may be up at once, 1 to 1,000,000; as many as you may have unless given.
+    max_concurrent_calls: Option<i64>,
+    /// How many of its calls may start in a second, 0.001 to 1,000; any number unless given.
+    calls_per_second: Option<f64>,
+    /// Its turns beside those of your other campaigns, 1 to 1,000; 1 unless given.
+    weight: Option<i64>,
 }
 
 /// How often to call again after one outcome.
@@ -110,6 +116,7 @@ impl CampaignRequest {
 
     fn into_fields(self) -> Result<CampaignFields, Problem> {
         let retries = self.retry_policy()?;
+        let pacing = self.pacing()?;
         let start_date = fields::date("start_date", &self.start_date)?;
         let end_date = self
             .end_date
@@ -152,11 +159,29 @@ impl CampaignRequest {
             holidays,
             legal_hours,
             retries,
+            pacing,
         };
         // Whole seconds and the order of dates are seen to above.
         let hours = fields.hours();
         hours.map_err(|error| Problem::invalid("first_call_time", error))?;
         Ok(fields)
+    }
+
+    fn pacing(&self) -> Result<Pacing, Problem> {
+        let limit = |calls| {
+            let most = ConcurrencyLimit::MAX;
+            let calls = fields::whole_number("max_concurrent_calls", calls, 1, most)?;
+            ConcurrencyLimit::new(calls.into())
+                .map_err(|error| Problem::invalid("max_concurrent_calls", error))
+        };
+        let calls_per_second = self
+            .calls_per_second
+            .map(|calls| fields::call_rate("calls_per_second", calls));
+        Ok(Pacing {
+            max_concurrent_calls: self.max_concurrent_calls.map(limit).transpose()?,
+            calls_per_second: calls_per_second.transpose()?,
+            weight: fields::weight(self.weight.unwrap_or(1))?,
+        })
     }
 
     fn retry_policy(&self) -> Result<RetryPolicy, Problem> {

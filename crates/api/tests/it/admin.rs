@@ -16,6 +16,12 @@ async fn every_admin_route_is_403_for_a_user_and_changes_nothing() {
         ("GET", "/api/admin/system", None),
         ("PUT", "/api/admin/system", Some(limit.clone())),
         ("PATCH", "/api/admin/system", Some(limit.clone())),
+        ("GET", "/api/admin/providers", None),
+        (
+            "PUT",
+            "/api/admin/providers/http",
+            Some(json!({"calls_per_second": 1})),
+        ),
         ("POST", "/api/admin/dispatch/pause", None),
         ("POST", "/api/admin/dispatch/resume", None),
         ("GET", "/api/admin/users", None),
@@ -72,6 +78,54 @@ async fn the_systems_limit_is_changed_by_put_and_patch_and_wakes_the_engine() {
         let answered = world.ask(&world.admin.1, "PUT", path, Some(body)).await;
         assert_eq!(answered.problem(400)["field"], "concurrent_calls_limit");
     }
+}
+
+#[actix_web::test]
+async fn a_providers_pace_is_set_shown_and_ended_and_wakes_the_engine() {
+    let world = World::new();
+    let path = "/api/admin/providers/twilio";
+    let put = |pace: Value| {
+        let body = json!({"calls_per_second": pace});
+        world.ask(&world.admin.1, "PUT", path, Some(body))
+    };
+    let kept = json!({"provider": "twilio", "calls_per_second": 1.5});
+
+    assert_eq!(put(json!(1.5)).await.json(), kept);
+
+    let list = || world.ask(&world.admin.1, "GET", "/api/admin/providers", None);
+    assert_eq!(list().await.json(), json!({"items": [kept]}));
+    assert_eq!(
+        put(Value::Null).await.json()["calls_per_second"],
+        Value::Null
+    );
+    assert_eq!(list().await.json(), json!({"items": []}));
+    assert_eq!(world.fake.state().wakes, 2);
+    for bad in [json!(0), json!(1_001), json!("fast")] {
+        assert_eq!(put(bad).await.problem(400)["field"], "calls_per_second");
+    }
+    let nothing = world
+        .ask(&world.admin.1, "PUT", path, Some(json!({})))
+        .await;
+    assert_eq!(nothing.problem(400)["field"], "calls_per_second");
+    let misnamed = "/api/admin/providers/No%20Name";
+    let body = Some(json!({"calls_per_second": 1}));
+    let misnamed = world.ask(&world.admin.1, "PUT", misnamed, body).await;
+    assert_eq!(misnamed.problem(400)["field"], "provider");
+    assert_eq!(world.fake.state().wakes, 2);
+}
+
+#[actix_web::test]
+async fn the_pace_of_a_users_campaigns_is_set_and_ended() {
+    let world = World::new();
+    let path = format!("/api/admin/users/{}", world.ada.0.as_uuid());
+    for (pace, shown) in [(json!(2.5), json!(2.5)), (Value::Null, Value::Null)] {
+        let body = json!({"campaign_calls_per_second": pace});
+        let changed = world.ask(&world.admin.1, "PATCH", &path, Some(body)).await;
+        assert_eq!(changed.json()["campaign_calls_per_second"], shown);
+    }
+    let body = json!({"campaign_calls_per_second": -1});
+    let refused = world.ask(&world.admin.1, "PATCH", &path, Some(body)).await;
+    assert_eq!(refused.problem(400)["field"], "campaign_calls_per_second");
 }
 
 #[actix_web::test]

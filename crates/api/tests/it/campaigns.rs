@@ -89,6 +89,30 @@ async fn rules_for_retries_are_shown_as_they_hold() {
 }
 
 #[actix_web::test]
+async fn a_pace_is_shown_as_it_holds() {
+    let world = World::new();
+    let mut body = body(&world, &world.ada.1).await;
+
+    let made = world.post("/api/campaigns", body.clone()).await.json();
+
+    let free = (Value::Null, Value::Null, json!(1));
+    let shown = |of: &Value| {
+        let field = |name: &str| of[name].clone();
+        (
+            field("max_concurrent_calls"),
+            field("calls_per_second"),
+            field("weight"),
+        )
+    };
+    assert_eq!(shown(&made), free);
+    body["max_concurrent_calls"] = json!(3);
+    body["calls_per_second"] = json!(0.25);
+    body["weight"] = json!(5);
+    let made = world.post("/api/campaigns", body).await.json();
+    assert_eq!(shown(&made), (json!(3), json!(0.25), json!(5)));
+}
+
+#[actix_web::test]
 async fn its_status_moves_only_as_it_may_and_each_move_wakes_the_engine() {
     let world = World::new();
     let campaign = draft(&world).await;
@@ -173,6 +197,10 @@ async fn a_bad_field_is_named() {
         ("weekdays", json!([]), "weekdays"),
         ("holidays", json!(["2030-12-25", "Easter"]), "holidays[1]"),
         ("legal_hours", json!("eu"), "legal_hours"),
+        ("max_concurrent_calls", json!(0), "max_concurrent_calls"),
+        ("calls_per_second", json!(0), "calls_per_second"),
+        ("calls_per_second", json!(1e9), "calls_per_second"),
+        ("weight", json!(1_001), "weight"),
         ("retries", json!({"late": {"times": 1}}), "retries.late"),
         (
             "retries",

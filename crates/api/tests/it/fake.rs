@@ -19,6 +19,7 @@ pub(crate) struct State {
     pub(crate) agents: Vec<Agent>,
     pub(crate) contacts: Vec<Contact>,
     pub(crate) campaigns: Vec<Campaign>,
+    pub(crate) paces: Vec<ProviderPace>,
     /// Entries of lists, the newest last.
     pub(crate) do_not_call: Vec<(DoNotCallList, DoNotCallEntry)>,
     /// How many calls wait for whatever is listed next.

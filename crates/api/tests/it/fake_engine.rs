@@ -51,6 +51,9 @@ impl OperatorStore for Fake {
         let user = &mut load.ok_or(StoreError::NotFound)?.user;
         user.weight = change.weight.unwrap_or(user.weight);
         user.credits = change.credits.unwrap_or(user.credits);
+        user.campaign_calls_per_second = change
+            .campaign_calls_per_second
+            .unwrap_or(user.campaign_calls_per_second);
         user.concurrent_calls_limit = change
             .concurrent_calls_limit
             .unwrap_or(user.concurrent_calls_limit);
@@ -58,6 +61,22 @@ impl OperatorStore for Fake {
             .direct_reserved_slots
             .unwrap_or(user.direct_reserved_slots);
         Ok(user.clone())
+    }
+    async fn provider_paces(&self) -> Result<Vec<ProviderPace>, StoreError> {
+        Ok(self.up()?.paces.clone())
+    }
+    async fn set_provider_pace(
+        &self,
+        provider: ProviderName,
+        calls_per_second: Option<CallRate>,
+    ) -> Result<(), StoreError> {
+        let paces = &mut self.up()?.paces;
+        paces.retain(|pace| pace.provider != provider);
+        paces.extend(calls_per_second.map(|calls_per_second| ProviderPace {
+            provider,
+            calls_per_second,
+        }));
+        Ok(())
     }
     async fn held_calls(
         &self,

@@ -166,6 +166,7 @@ fn load(id: UserId, role: Role) -> UserLoad {
             concurrent_calls_limit: ConcurrencyLimit::new(2).expect("a limit"),
             direct_reserved_slots: 0,
             weight: Weight::ONE,
+            campaign_calls_per_second: None,
             time_zone: "UTC".into(),
             credits: None,
             created_at: Utc::now(),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use callq_domain::{CallType, Pace, PlacedItem, QueueItem, QueuePlace, QueueReason, SlotUse};
+use callq_domain::{
+    CallType, Pace, PacedBy, PlacedItem, QueueItem, QueuePlace, QueueReason, SlotUse,
+};
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
@@ -44,6 +46,12 @@ struct PlaceRow {
     campaign_status: Option<String>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     opens_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    campaign_limit: Option<i32>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    campaign_active: Option<i32>,
+    #[diesel(sql_type = Nullable<Text>)]
+    paced_by: Option<String>,
     #[diesel(sql_type = Integer)]
     hold_samples: i32,
     #[diesel(sql_type = Double)]
@@ -79,7 +87,15 @@ fn load(conn: &mut PgConnection, item_id: Uuid) -> QueryResult<Option<PlaceRow>>
                  AS held_until, \
              coalesce(o.open, true) AS open, c.status AS campaign_status, \
              (SELECT min(w.opens_at) FROM campaign_windows w \
-                 WHERE w.campaign_id = q.campaign_id AND NOT w.opened) AS opens_at, s.hold_samples, s.mean_hold_ms \
+                 WHERE w.campaign_id = q.campaign_id AND NOT w.opened) AS opens_at, \
+             c.max_concurrent_calls AS campaign_limit, \
+             CASE WHEN c.max_concurrent_calls IS NOT NULL THEN ( \
+                 SELECT count(*)::integer FROM active_calls a \
+                 WHERE a.user_id = q.user_id AND a.campaign_id = q.campaign_id) END AS campaign_active, \
+             CASE WHEN provider_next_at(q.agent_id) > engine_now() THEN 'provider' \
+                 WHEN o.next_at > engine_now() THEN 'campaign' \
+                 WHEN q.call_type = 'campaign' AND s.next_at > engine_now() THEN 'user' \
+             END AS paced_by, s.hold_samples, s.mean_hold_ms \
          FROM call_queue q \
          JOIN users u ON u.id = q.user_id \
          JOIN user_slots s ON s.user_id = q.user_id \
@@ -133,8 +149,25 @@ impl PlaceRow {
             None if user.available() == 0 => Some(QueueReason::UserLimit(user)),
             None if system.available() == 0 => Some(QueueReason::SystemLimit(system)),
             None if ahead > 0 => Some(QueueReason::EarlierDirectCalls { ahead }),
-            None => None,
+            None => self.held_back()?,
         })
+    }
+
+    /// What else than slots and direct calls keeps it from going, were it its turn.
+    fn held_back(&self) -> Result<Option<QueueReason>, Failure> {
+        if let (Some(limit), Some(active)) = (self.campaign_limit, self.campaign_active)
+            && active >= limit
+        {
+            return Ok(Some(QueueReason::CampaignLimit(slot_use(limit, active)?)));
+        }
+        let by = match self.paced_by.as_deref() {
+            None => return Ok(None),
+            Some("provider") => PacedBy::Provider,
+            Some("campaign") => PacedBy::Campaign,
+            Some("user") => PacedBy::User,
+            Some(other) => return Err(unreadable("paced_by", other)),
+        };
+        Ok(Some(QueueReason::Paced(by)))
     }
 
     /// The slots that calls of this type may use.

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use callq_domain::{
-    AgentId, Campaign, CampaignFields, CampaignId, CampaignProgress, CampaignStatus, DayOfWeek,
-    LegalHours, NewCampaign, OpenWindow, RetryCause, RetryPolicy, RetryRule, UserId, Weekdays,
+    AgentId, CallRate, Campaign, CampaignFields, CampaignId, CampaignProgress, CampaignStatus,
+    ConcurrencyLimit, DayOfWeek, LegalHours, NewCampaign, OpenWindow, Pacing, RetryCause,
+    RetryPolicy, RetryRule, UserId, Weekdays, Weight,
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use diesel::sql_types::{Array, BigInt, Bool, Date, Nullable, Text, Timestamptz};
 use diesel::{AsChangeset, Insertable, QueryableByName};
 use uuid::Uuid;
 
-use super::{count, small_count, unreadable};
+use super::{call_rate, count, small_count, unreadable};
 use crate::Failure;
 use crate::schema::campaigns;
 
@@ -32,6 +33,9 @@ pub(crate) struct CampaignRow {
     use_custom_timezone: bool,
     max_retries: i32,
     retry_interval_minutes: i32,
+    max_concurrent_calls: Option<i32>,
+    calls_per_second: Option<f64>,
+    weight: i32,
     #[diesel(sql_type = Nullable<Text>)]
     retries: Option<String>,
     #[diesel(sql_type = Array<Text>)]
@@ -105,11 +109,27 @@ impl CampaignRow {
             .ok_or_else(|| unreadable("campaigns.status", &self.status))
     }
 
+    fn pacing(&self) -> Result<Pacing, Failure> {
+        let limit = |calls: i32| {
+            ConcurrencyLimit::new(calls.into())
+                .map_err(|_| unreadable("campaigns.max_concurrent_calls", calls))
+        };
+        Ok(Pacing {
+            max_concurrent_calls: self.max_concurrent_calls.map(limit).transpose()?,
+            calls_per_second: (self.calls_per_second)
+                .map(|calls| call_rate("campaigns.calls_per_second", calls))
+                .transpose()?,
+            weight: Weight::new(self.weight.into())
+                .ok_or_else(|| unreadable("campaigns.weight", self.weight))?,
+        })
+    }
+
     pub(crate) fn into_campaign(self) -> Result<Campaign, Failure> {
         let status = match self.status()? {
             CampaignStatus::Active if !self.window.has_opened => CampaignStatus::Scheduled,
             status => status,
         };
+        let pacing = self.pacing()?;
         Ok(Campaign {
             id: CampaignId::from(self.id),
             user_id: UserId::from(self.user_id),
@@ -148,6 +168,7 @@ impl CampaignRow {
                     )?,
                     rules: retry_rules(self.retries.as_deref().unwrap_or("[]"))?,
                 },
+                pacing,
             },
         })
     }
@@ -220,6 +241,9 @@ pub(crate) struct NewCampaignRow<'a> {
     legal_hours: Option<&'static str>,
     max_retries: i32,
     retry_interval_minutes: i32,
+    max_concurrent_calls: Option<i32>,
+    calls_per_second: Option<f64>,
+    weight: i32,
 }
 
 impl<'a> NewCampaignRow<'a> {
@@ -251,6 +275,10 @@ impl<'a> NewCampaignRow<'a> {
             max_retries: i32::try_from(fields.retries.max_retries).unwrap_or(i32::MAX),
             retry_interval_minutes: i32::try_from(fields.retries.interval_minutes)
                 .unwrap_or(i32::MAX),
+            max_concurrent_calls: (fields.pacing.max_concurrent_calls)
+                .map(|limit| i32::try_from(limit.get()).unwrap_or(i32::MAX)),
+            calls_per_second: fields.pacing.calls_per_second.map(CallRate::get),
+            weight: fields.pacing.weight.get().into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use diesel::sql_types::{BigInt, Binary, Nullable, Text, Timestamptz, Uuid as Sql
 use diesel::{Insertable, Queryable, QueryableByName, Selectable};
 use uuid::Uuid;
 
-use super::{count, small_count, unreadable};
+use super::{call_rate, count, small_count, unreadable};
 use crate::Failure;
 use crate::schema::{api_tokens, users};
 
@@ -24,6 +24,7 @@ pub(crate) struct UserRow {
     concurrent_calls_limit: i32,
     direct_reserved_slots: i32,
     weight: i32,
+    campaign_calls_per_second: Option<f64>,
     time_zone: String,
     credits: Option<i64>,
     created_at: DateTime<Utc>,
@@ -47,6 +48,9 @@ impl UserRow {
             )?,
             weight: Weight::new(i64::from(self.weight))
                 .ok_or_else(|| unreadable("users.weight", self.weight))?,
+            campaign_calls_per_second: (self.campaign_calls_per_second)
+                .map(|calls| call_rate("users.campaign_calls_per_second", calls))
+                .transpose()?,
             time_zone: self.time_zone,
             credits: self.credits,
             created_at: self.created_at,

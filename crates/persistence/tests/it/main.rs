@@ -20,6 +20,7 @@ mod net;
 mod operator_calls;
 mod operators;
 mod ownership;
+mod pacing;
 mod pairs;
 mod places;
 mod plans;

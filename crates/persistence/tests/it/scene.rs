@@ -8,7 +8,7 @@ use callq_domain::{
     AccountStore, Admission, AgentFields, AgentId, Attempt, CallId, Campaign, CampaignFields,
     CampaignId, CampaignProgress, CampaignStatus, CampaignStore, ConcurrencyLimit, ContactFields,
     ContactId, DirectoryStore, Ending, EngineStore, ExecutionId, NewCampaign, NewDirectCall,
-    NewToken, NewUser, OperatorStore, Outcome, OwnershipStore, PageRequest, PhoneNumber,
+    NewToken, NewUser, OperatorStore, Outcome, OwnershipStore, Pacing, PageRequest, PhoneNumber,
     ProgressBatch, ProviderName, QueueItemId, ReservedCall, RetryPolicy, Return, Role, ServerId,
     SlotBatch, Target, TokenHash, TokenId, UserId, Weekdays,
 };
@@ -343,6 +343,7 @@ pub(crate) fn new_campaign(
                 interval_minutes: 15,
                 rules: BTreeMap::new(),
             },
+            pacing: Pacing::FREE,
         },
         contact_ids,
     }

@@ -25,7 +25,7 @@ const fn mutation(function: &'static str, says: &'static str, instead: &'static 
     }
 }
 
-const MUTATIONS: [Mutation; 17] = [
+const MUTATIONS: [Mutation; 21] = [
     // Limits.
     mutation(
         "admit_direct_calls",
@@ -42,7 +42,18 @@ const MUTATIONS: [Mutation; 17] = [
         "least(due_campaign, campaign_room - due_direct",
         "least(due_campaign, room - due_direct",
     ),
+    mutation(
+        "choose_campaign_calls",
+        "k.max_concurrent_calls - CASE",
+        "k.max_concurrent_calls + 1 - CASE",
+    ),
     // Order and turns.
+    mutation(
+        "choose_campaign_calls",
+        "greatest(v_turns[v_i], v_vtime) < greatest(v_turns[v_best], v_vtime)",
+        "v_turns[v_i] < v_turns[v_best]",
+    ),
+    mutation("hand_out", "720720 / k.weight", "720720"),
     mutation(
         "hand_out",
         "ORDER BY class, turn, user_id",
@@ -77,6 +88,11 @@ const MUTATIONS: [Mutation; 17] = [
         "c.owner = p_server",
     ),
     // Places.
+    mutation(
+        "get_call_queue_position",
+        "o.campaign_id < me.campaign_id",
+        "o.campaign_id > me.campaign_id",
+    ),
     mutation("return_calls", "PERFORM close_gaps(v_items);", ""),
     mutation("wake_and_expire", "PERFORM close_gaps(v_items);", ""),
     mutation(

@@ -203,8 +203,15 @@ impl Reference {
             Some(QueueReason::UserLimit(own))
         } else if of_all.available() == 0 {
             Some(QueueReason::SystemLimit(of_all))
+        } else if ahead > 0 {
+            Some(QueueReason::EarlierDirectCalls { ahead })
         } else {
-            (ahead > 0).then_some(QueueReason::EarlierDirectCalls { ahead })
+            let campaign = item.origin.campaign_id().map(|id| &user.campaigns[&id]);
+            let full = campaign.and_then(|campaign| {
+                let (limit, active) = (campaign.limit?, campaign.active);
+                (active >= limit).then_some(SlotUse { limit, active })
+            });
+            full.map(QueueReason::CampaignLimit)
         }
     }
 }
