@@ -250,6 +250,7 @@ pub(crate) async fn start_campaign(
             rules: BTreeMap::new(),
         },
         pacing: Pacing::FREE,
+        country: None,
     };
     let campaign = NewCampaign {
         id,

@@ -1,5 +1,7 @@
 //! The command line, as clap reads it.
 
+use std::path::PathBuf;
+
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::Settings;
@@ -29,6 +31,9 @@ pub(crate) enum Command {
     /// Look at single calls, and settle one whose end will never come
     #[command(subcommand)]
     Call(Call),
+    /// Bring lists of people into campaigns
+    #[command(subcommand)]
+    Campaign(CampaignCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -181,6 +186,41 @@ pub(crate) struct CallSettle {
     /// The attempt you mean; a later one is then left alone
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub attempt: Option<u32>,
+    /// Print the record as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CampaignCommand {
+    /// Import a list: CSV in UTF-8 whose first row names its columns, one of them phone_number
+    Import(CampaignImport),
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("target").required(true).args(["campaign_id", "campaign"])))]
+pub(crate) struct CampaignImport {
+    /// The list
+    pub file: PathBuf,
+    /// Whose campaign
+    #[arg(long)]
+    pub email: String,
+    /// A campaign that is there and not over
+    #[arg(long, value_name = "ID")]
+    pub campaign_id: Option<String>,
+    /// A campaign to be made, as a draft: what POST /api/campaigns takes, without contact_ids
+    #[arg(long, value_name = "JSON")]
+    pub campaign: Option<String>,
+    /// Where the list is from, two letters such as DE: numbers in national form are read as this
+    /// country's [default: the campaign's]
+    #[arg(long, value_name = "CC")]
+    pub country: Option<String>,
+    /// Import good rows though others fail
+    #[arg(long)]
+    pub partial: bool,
+    /// Report only; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Print the record as JSON
     #[arg(long)]
     pub json: bool,

@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 mod call;
+mod campaign;
 mod cli;
 mod commands;
 mod config;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::cli::{Call, Cli, Command, ConfigCommand, Serve, Token, User};
+use crate::cli::{Call, CampaignCommand, Cli, Command, ConfigCommand, Serve, Token, User};
 use crate::config::Config;
 
 /// Exit code for a configuration or command line that cannot be used.
@@ -105,6 +106,9 @@ async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
         Command::Call(Call::Show(options)) => call::show(config, &options).await,
         Command::Call(Call::List(options)) => call::list(config, &options).await,
         Command::Call(Call::Settle(options)) => call::settle(config, &options).await,
+        Command::Campaign(CampaignCommand::Import(options)) => {
+            campaign::import(config, &options).await
+        }
         Command::Config(ConfigCommand::Check { json }) => commands::check_config(config, json),
         Command::Demo(options) => demo::demo(config, &options).await,
         Command::Audit(options) => commands::audit(config, &options).await,

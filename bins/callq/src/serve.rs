@@ -164,6 +164,7 @@ impl Server {
             do_not_call: shared.clone(),
             campaigns: shared.clone(),
             campaign_contacts: shared.clone(),
+            imports: shared.clone(),
             queue: shared.clone(),
             calls: shared.clone(),
             operators: shared,

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use callq_domain::{
     AccountStore, CallStore, CampaignContactStore, CampaignStore, DirectoryStore, DoNotCallStore,
-    OperatorStore, Providers, QueueStore,
+    ImportStore, OperatorStore, Providers, QueueStore,
 };
+use callq_lists::FILE_LIMIT;
 use chrono::{DateTime, Utc};
+use tokio::sync::Semaphore;
 
 use crate::auth::TokenCache;
 use crate::door::Door;
@@ -28,6 +30,8 @@ pub struct Ports {
     pub campaigns: Arc<dyn CampaignStore>,
     /// Their contacts.
     pub campaign_contacts: Arc<dyn CampaignContactStore>,
+    /// Lists of people.
+    pub imports: Arc<dyn ImportStore>,
     /// The queue as its owner sees it.
     pub queue: Arc<dyn QueueStore>,
     /// Call records.
@@ -51,7 +55,13 @@ pub struct Api {
     pub(crate) rate: Option<RequestRate>,
     pub(crate) metrics: Metrics,
     pub(crate) description: Description,
+    pub(crate) uploads: Semaphore,
+    pub(crate) list_limit: u64,
 }
+
+/// Lists that are imported at once. Each takes room on disk for its file, and a connection to the
+/// database for as long as it takes.
+const UPLOADS: usize = 2;
 
 impl Api {
     /// An API over these ports, with the system's clock, no request rate limit and metrics of
@@ -65,6 +75,8 @@ impl Api {
             rate: None,
             metrics: Metrics::default(),
             description: Description::new(),
+            uploads: Semaphore::new(UPLOADS),
+            list_limit: FILE_LIMIT,
         }
     }
 
@@ -72,6 +84,13 @@ impl Api {
     #[must_use]
     pub fn with_rate_limit(mut self, per_second: Option<NonZeroU32>) -> Self {
         self.rate = per_second.map(RequestRate::new);
+        self
+    }
+
+    /// With lists of at most so many bytes.
+    #[must_use]
+    pub fn with_list_limit(mut self, bytes: u64) -> Self {
+        self.list_limit = bytes;
         self
     }
 

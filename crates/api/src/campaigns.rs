@@ -25,7 +25,7 @@ pub(crate) mod contacts;
 pub(crate) mod figures;
 mod request;
 
-use request::CampaignRequest;
+pub(crate) use request::CampaignRequest;
 
 /// A list of contacts is longer than any other body.
 const CAMPAIGN_BODY_LIMIT: usize = 8 * 1024 * 1024;
@@ -111,6 +111,8 @@ pub(crate) struct CampaignResponse {
     calls_per_second: Option<f64>,
     /// Its turns beside those of your other campaigns.
     weight: u16,
+    /// Where its lists are from; null means numbers are in international form.
+    country: Option<String>,
     /// `draft`, `scheduled` (started, its first hours are still to come), `active`, `paused`, `completed` or `cancelled`.
     status: &'static str,
     /// How far it is.
@@ -160,6 +162,7 @@ impl From<Campaign> for CampaignResponse {
                 .iter()
                 .map(RetryRuleResponse::of)
                 .collect(),
+            country: fields.country.map(|country| country.to_string()),
             status: campaign.status.as_str(),
             progress: campaign.progress.into(),
             created_at: campaign.created_at,

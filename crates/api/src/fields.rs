@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use callq_domain::{CallRate, PhoneNumber, Weight};
+use callq_domain::{CallRate, Country, CountryError, PhoneNumber, Weight};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use chrono_tz::Tz;
 use serde_json::Value;
@@ -100,6 +100,14 @@ pub(crate) fn time_zone(field: &str, value: Option<String>) -> Result<Option<Str
             "must be an IANA time zone such as Europe/Berlin",
         )),
     }
+}
+
+/// A country's ISO 3166 code. Empty is none.
+pub(crate) fn country(field: &str, code: Option<&str>) -> Result<Option<Country>, Problem> {
+    code.filter(|code| !code.trim().is_empty())
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: CountryError| Problem::invalid(field, error))
 }
 
 /// A moment, RFC 3339.

@@ -9,7 +9,7 @@ use std::fmt;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use callq_concurrency::EngineError;
-use callq_domain::{CallId, ListedOn, StoreError};
+use callq_domain::{CallId, ListFault, ListedOn, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -40,12 +40,15 @@ pub(crate) struct ProblemResponse {
     /// The field, parameter or header at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    /// The row of the list at which reading stopped; the header is row 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    row: Option<u64>,
     /// Line of the body at which reading stopped, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
-    /// Column of that line, from 1.
+    /// Column of that line or row, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<usize>,
+    column: Option<u64>,
     /// The call that was recorded as failed.
     #[serde(rename = "callId", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<uuid::Uuid>)]
@@ -92,6 +95,7 @@ impl Problem {
                 error: title,
                 message,
                 field: None,
+                row: None,
                 line: None,
                 column: None,
                 call_id: None,
@@ -125,6 +129,20 @@ impl Problem {
             "Malformed body",
             message,
         )
+    }
+
+    /// 400: the file is no list.
+    pub(crate) fn bad_list(fault: &ListFault) -> Self {
+        let mut problem = Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad-list",
+            "The list cannot be read",
+            format!("`file` cannot be read as a list: {fault}."),
+        )
+        .with_field("file");
+        problem.0.response.row = fault.row;
+        problem.0.response.column = fault.column;
+        problem
     }
 
     /// 401: no token, or none that is known.
@@ -248,6 +266,41 @@ impl Problem {
         )
     }
 
+    /// 413: the list is larger than the route takes.
+    pub(crate) fn file_too_large(limit: u64) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            "Body too large",
+            format!(
+                "The file may hold at most {} MiB ({limit} bytes); split the list.",
+                limit / (1024 * 1024)
+            ),
+        )
+        .with_field("file")
+    }
+
+    /// 415: the file is of another kind.
+    pub(crate) fn other_file(fault: impl fmt::Display) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not-csv",
+            "Unsupported media type",
+            format!("`file` {fault}."),
+        )
+        .with_field("file")
+    }
+
+    /// 415: the body is no form.
+    pub(crate) fn not_a_form() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not-a-form",
+            "Unsupported media type",
+            "Send the list as a form, with `Content-Type: multipart/form-data`.",
+        )
+    }
+
     /// 415: the body is not JSON.
     pub(crate) fn not_json() -> Self {
         Self::new(
@@ -265,6 +318,19 @@ impl Problem {
             "not-csv",
             "Unsupported media type",
             "Send the file as the body, with `Content-Type: text/csv`.",
+        )
+    }
+
+    /// 422: rows of a list failed, so none was imported.
+    pub(crate) fn rows_failed(failed: u64, of: u64) -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "rows-failed",
+            "Rows failed",
+            format!(
+                "{failed} of {of} rows failed and nothing was imported; repair them, or send \
+                 `partial` to import the others."
+            ),
         )
     }
 
@@ -358,7 +424,7 @@ impl Problem {
 
     pub(crate) fn at(mut self, line: usize, column: usize) -> Self {
         self.0.response.line = Some(line);
-        self.0.response.column = Some(column);
+        self.0.response.column = Some(column as u64);
         self
     }
 
@@ -385,6 +451,11 @@ impl Problem {
     /// What went wrong inside, for the log only.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.0.cause.as_deref()
+    }
+
+    /// What is sent, to be sent beside something else.
+    pub(crate) fn into_response_body(self) -> ProblemResponse {
+        self.0.response
     }
 
     /// The body as it is sent.

@@ -14,8 +14,8 @@ use crate::front::front;
 use crate::openapi::Completed;
 use crate::problem::Problem;
 use crate::{
-    admin, agents, calls, campaigns, contacts, do_not_call, global_do_not_call, health, initiate,
-    metrics, operator_calls, provider_paces, queue, webhooks,
+    admin, agents, calls, campaigns, contacts, do_not_call, global_do_not_call, health, imports,
+    initiate, metrics, operator_calls, provider_paces, queue, webhooks,
 };
 
 macro_rules! routes {
@@ -70,6 +70,9 @@ routes![
     campaigns::create_campaign,
     campaigns::list_campaigns,
     campaign_figures::show_campaign_summary,
+    imports::import_list,
+    imports::show_list_template,
+    imports::show_import_errors,
     campaigns::show_campaign,
     campaign_change::replace_campaign,
     campaign_change::delete_campaign,

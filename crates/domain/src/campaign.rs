@@ -6,8 +6,8 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use chrono_tz::Tz;
 
 use crate::{
-    AgentId, CallingHours, CallingHoursError, CampaignId, ContactId, LegalHours, OpenWindow,
-    Outcome, Pacing, RetryPolicy, UserId, Weekdays,
+    AgentId, CallingHours, CallingHoursError, CampaignId, ContactId, Country, LegalHours,
+    OpenWindow, Outcome, Pacing, RetryPolicy, UserId, Weekdays,
 };
 
 /// Where a campaign stands.
@@ -128,6 +128,8 @@ pub struct CampaignFields {
     pub retries: RetryPolicy,
     /// How fast it may go.
     pub pacing: Pacing,
+    /// Where its lists are from: numbers in national form are read as this country's.
+    pub country: Option<Country>,
 }
 
 impl CampaignFields {

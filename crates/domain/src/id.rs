@@ -72,6 +72,8 @@ ids! {
     ContactId,
     /// A list being worked through.
     CampaignId,
+    /// A list of people brought into a campaign.
+    ImportId,
     /// One accepted wish for a call, from acceptance to its terminal state.
     QueueItemId,
     /// One call. It keeps its id while its placement is tried again, and never beyond its end.

@@ -8,6 +8,7 @@ mod change;
 mod contacts;
 mod figures;
 mod hours;
+mod imports;
 mod listing;
 #[cfg(test)]
 mod listing_tests;
@@ -185,24 +186,36 @@ fn create_campaign_on_conn(
     let agent = campaign.fields.agent_id.as_uuid();
     let contacts: Vec<Uuid> = campaign.contact_ids.iter().map(|id| id.as_uuid()).collect();
 
+    lock_agent(conn, user, agent)?;
+    lock_contacts(conn, user, &contacts)?;
+    insert_campaign(conn, &campaign)?;
+    lay_out_calls(conn, user, id, agent, &contacts)?;
+    find(conn, user, id)?
+        .ok_or(StoreError::NotFound)?
+        .into_campaign()
+}
+
+/// Keeps a user's agent until what names it is there.
+fn lock_agent(conn: &mut PgConnection, user: Uuid, agent: Uuid) -> Result<(), Failure> {
     let own_agents =
         sql_query("SELECT id FROM agents WHERE id = $1 AND user_id = $2 FOR KEY SHARE")
             .bind::<SqlUuid, _>(agent)
             .bind::<SqlUuid, _>(user)
             .execute(conn)?;
-    if own_agents == 0 {
-        return Err(StoreError::NotFound.into());
+    match own_agents {
+        0 => Err(StoreError::NotFound.into()),
+        _ => Ok(()),
     }
-    lock_contacts(conn, user, &contacts)?;
+}
+
+/// What is said of a campaign; its calls are laid out apart.
+fn insert_campaign(conn: &mut PgConnection, campaign: &NewCampaign) -> Result<(), Failure> {
     diesel::insert_into(campaigns::table)
-        .values(NewCampaignRow::new(&campaign))
+        .values(NewCampaignRow::new(campaign))
         .execute(conn)
         .map_err(missing_reference)?;
-    insert_retry_rules(conn, id, &campaign.fields.retries)?;
-    lay_out_calls(conn, user, id, agent, &contacts)?;
-    find(conn, user, id)?
-        .ok_or(StoreError::NotFound)?
-        .into_campaign()
+    insert_retry_rules(conn, campaign.id.as_uuid(), &campaign.fields.retries)?;
+    Ok(())
 }
 
 fn insert_retry_rules(
@@ -285,17 +298,28 @@ fn lay_out_calls(
         agent,
     };
     let laid_out = list_and_lay_out(conn, owner, contacts, 0, 0)?;
+    insert_slots(conn, owner, laid_out.waiting, laid_out.refused)?;
+    let (at, refused) = lock_engine_and_look(conn, owner, laid_out.seen)?;
+    withdraw_refused(conn, &refused, at)
+}
+
+/// The counters of a campaign that nobody else has seen yet.
+fn insert_slots(
+    conn: &mut PgConnection,
+    owner: Owner,
+    waiting: usize,
+    refused: usize,
+) -> QueryResult<()> {
     sql_query(
         "INSERT INTO campaign_slots (campaign_id, user_id, due, tail, cancelled) \
          VALUES ($1, $2, $3, $3, $4)",
     )
-    .bind::<SqlUuid, _>(campaign)
-    .bind::<SqlUuid, _>(user)
-    .bind::<BigInt, _>(number(laid_out.waiting))
-    .bind::<BigInt, _>(number(laid_out.refused))
-    .execute(conn)?;
-    let (at, refused) = lock_engine_and_look(conn, owner, laid_out.seen)?;
-    withdraw_refused(conn, &refused, at)
+    .bind::<SqlUuid, _>(owner.campaign)
+    .bind::<SqlUuid, _>(owner.user)
+    .bind::<BigInt, _>(number(waiting))
+    .bind::<BigInt, _>(number(refused))
+    .execute(conn)
+    .map(drop)
 }
 
 /// Whose calls are laid out.

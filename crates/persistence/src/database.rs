@@ -40,6 +40,9 @@ const BEGIN_LONG_WRITE: &str = "BEGIN; SET LOCAL statement_timeout = '60s'; \
 /// wait for after all.
 pub(crate) const BRIEF_FROM_HERE: &str = "SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '2s'";
+/// As [`BEGIN_LONG_WRITE`], for work that reads a file meanwhile and may sort all of it at once.
+const BEGIN_IMPORT: &str = "BEGIN; SET LOCAL statement_timeout = '120s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
 /// As [`BEGIN`], for work that reads many rows and holds no lock.
 const BEGIN_LONG_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
@@ -63,6 +66,9 @@ impl Database {
 
     /// How long a long read or write may take once its transaction has begun.
     const LONG_BOUND: Duration = Duration::from_secs(130);
+
+    /// The same for an import.
+    const IMPORT_BOUND: Duration = Duration::from_secs(900);
 
     /// A pool of at most `size` connections. Connects lazily: an unreachable database shows at the
     /// first use, not here.
@@ -216,7 +222,20 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_long(BEGIN_LONG_WRITE, work).await
+        self.run_long(BEGIN_LONG_WRITE, Self::LONG_BOUND, work)
+            .await
+    }
+
+    /// As [`Database::run`], with a quarter of an hour once it has begun.
+    ///
+    /// # Errors
+    /// As [`Database::run`].
+    pub async fn run_import<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.run_long(BEGIN_IMPORT, Self::IMPORT_BOUND, work).await
     }
 
     /// As [`Database::run`], read-only, in one snapshot, with two minutes once it has begun.
@@ -228,7 +247,7 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_long(BEGIN_LONG_READ, work).await
+        self.run_long(BEGIN_LONG_READ, Self::LONG_BOUND, work).await
     }
 
     async fn run_with<T, F>(
@@ -248,13 +267,18 @@ impl Database {
     }
 
     /// Long work is waited for once it is under way; a database that lets nothing begin is not.
-    async fn run_long<T, F>(&self, begin: &'static str, work: F) -> Result<T, StoreError>
+    async fn run_long<T, F>(
+        &self,
+        begin: &'static str,
+        bound: Duration,
+        work: F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
         let (tell, begun) = oneshot::channel();
-        let working = self.run_with(begin, Self::LONG_BOUND, move |conn| {
+        let working = self.run_with(begin, bound, move |conn| {
             // Nobody may wait for it any more; that is found out before the commit.
             let _ = tell.send(());
             work(conn)

@@ -82,6 +82,29 @@ diesel::table! {
         started_at -> Nullable<Timestamptz>,
         finished_at -> Nullable<Timestamptz>,
         deleted_at -> Nullable<Timestamptz>,
+        country -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    import_errors (import_id) {
+        import_id -> Uuid,
+        user_id -> Uuid,
+        created_at -> Timestamptz,
+        csv -> Text,
+    }
+}
+
+diesel::table! {
+    /// Temporary, in the transaction of an import.
+    import_rows (row) {
+        row -> BigInt,
+        item_id -> Uuid,
+        contact_id -> Uuid,
+        phone_number -> Text,
+        name -> Nullable<Text>,
+        time_zone -> Nullable<Text>,
+        user_data -> Nullable<Jsonb>,
     }
 }
 

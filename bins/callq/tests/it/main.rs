@@ -7,6 +7,7 @@ mod demo;
 mod door;
 mod faults;
 mod harness;
+mod lists;
 mod order;
 mod parked;
 mod provider_faults;

@@ -36,7 +36,7 @@ pub(crate) struct CampaignRequest {
     /// What the campaign is for, in your words; `call` unless given.
     next_action: String,
     /// Whom to call, in this order, each once; 1 to 100,000. Required when a campaign is made, and
-    /// left out when it is replaced.
+    /// left out when it is replaced or a list says it.
     contact_ids: Option<Vec<Uuid>>,
     /// Local time from which calls may be made, `HH:MM` or `HH:MM:SS`.
     #[schema(example = "09:00")]
@@ -78,6 +78,10 @@ pub(crate) struct CampaignRequest {
     calls_per_second: Option<f64>,
     /// Its turns beside those of your other campaigns, 1 to 1,000; 1 unless given.
     weight: Option<i64>,
+    /// Where its lists are from, an ISO 3166 country code of two letters: numbers in national form
+    /// are read as this country's.
+    #[schema(example = "DE")]
+    country: Option<String>,
 }
 
 /// How often to call again after one outcome.
@@ -112,6 +116,20 @@ impl CampaignRequest {
             return Err(Problem::invalid("contact_ids", fault));
         }
         self.into_fields()
+    }
+
+    /// A campaign that a list is to fill: it names nobody itself.
+    pub(crate) fn into_list_campaign(self, user_id: UserId) -> Result<NewCampaign, Problem> {
+        if self.contact_ids.is_some() {
+            let fault = "must be left out: the list says whom to call";
+            return Err(Problem::invalid("contact_ids", fault));
+        }
+        Ok(NewCampaign {
+            id: CampaignId::new(),
+            user_id,
+            contact_ids: Vec::new(),
+            fields: self.into_fields()?,
+        })
     }
 
     fn into_fields(self) -> Result<CampaignFields, Problem> {
@@ -160,6 +178,7 @@ impl CampaignRequest {
             legal_hours,
             retries,
             pacing,
+            country: fields::country("country", self.country.as_deref())?,
         };
         // Whole seconds and the order of dates are seen to above.
         let hours = fields.hours();

@@ -49,6 +49,11 @@ pub(crate) struct State {
     pub(crate) stories: Vec<CallStory>,
     pub(crate) hand_effects: VecDeque<HandEffect>,
     pub(crate) settled: Vec<(Uuid, HandSettlement)>,
+    /// Imports asked for, with their good rows.
+    pub(crate) imports: Vec<(NewImport, Vec<ListRow>)>,
+    pub(crate) import_errors: Vec<(ImportId, UserId, String)>,
+    /// Why the next import cannot be.
+    pub(crate) import_fault: Option<StoreError>,
 }
 
 #[derive(Default)]

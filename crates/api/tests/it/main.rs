@@ -12,6 +12,8 @@ mod edges;
 mod fake;
 mod fake_campaigns;
 mod fake_engine;
+mod fake_imports;
+mod lists;
 mod logging;
 mod openapi;
 mod operator_calls;

@@ -69,6 +69,7 @@ pub(crate) fn ports(fake: &Arc<Fake>) -> Ports {
         do_not_call: fake.clone(),
         campaigns: fake.clone(),
         campaign_contacts: fake.clone(),
+        imports: fake.clone(),
         queue: fake.clone(),
         calls: fake.clone(),
         operators: fake.clone(),

@@ -6,7 +6,7 @@ use diesel::sql_query;
 use diesel::sql_types::{Timestamptz, Uuid as SqlUuid};
 use uuid::Uuid;
 
-use super::{find, hours, insert_retry_rules};
+use super::{find, hours, insert_retry_rules, lock_agent};
 use crate::rows::campaign::NewCampaignRow;
 use crate::schema::campaigns;
 use crate::{Failure, functions};
@@ -109,14 +109,7 @@ fn change_agent(
     if status != CampaignStatus::Draft {
         return Err(stands(status));
     }
-    let own_agents =
-        sql_query("SELECT id FROM agents WHERE id = $1 AND user_id = $2 FOR KEY SHARE")
-            .bind::<SqlUuid, _>(agent)
-            .bind::<SqlUuid, _>(user)
-            .execute(conn)?;
-    if own_agents == 0 {
-        return Err(StoreError::NotFound.into());
-    }
+    lock_agent(conn, user, agent)?;
     for half in ["wakes_at IS NULL", "wakes_at IS NOT NULL"] {
         sql_query(format!(
             "UPDATE call_queue SET agent_id = $2 \

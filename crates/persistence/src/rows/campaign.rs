@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use callq_domain::{
     AgentId, CallRate, Campaign, CampaignFields, CampaignId, CampaignProgress, CampaignStatus,
-    ConcurrencyLimit, DayOfWeek, LegalHours, NewCampaign, OpenWindow, Pacing, RetryCause,
+    ConcurrencyLimit, Country, DayOfWeek, LegalHours, NewCampaign, OpenWindow, Pacing, RetryCause,
     RetryPolicy, RetryRule, UserId, Weekdays, Weight,
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
@@ -46,6 +46,7 @@ pub(crate) struct CampaignRow {
     legal_hours: Option<String>,
     #[diesel(sql_type = Text)]
     zone: String,
+    country: Option<String>,
     status: String,
     created_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
@@ -169,6 +170,7 @@ impl CampaignRow {
                     rules: retry_rules(self.retries.as_deref().unwrap_or("[]"))?,
                 },
                 pacing,
+                country: self.country.map(country_of).transpose()?,
             },
         })
     }
@@ -190,6 +192,11 @@ fn retry_rules(json: &str) -> Result<BTreeMap<RetryCause, RetryRule>, Failure> {
         })
         .collect::<Option<_>>()
         .ok_or_else(unreadable)
+}
+
+fn country_of(code: String) -> Result<Country, Failure> {
+    code.parse()
+        .map_err(|_| unreadable("campaigns.country", &code))
 }
 
 impl ProgressRow {
@@ -244,6 +251,7 @@ pub(crate) struct NewCampaignRow<'a> {
     max_concurrent_calls: Option<i32>,
     calls_per_second: Option<f64>,
     weight: i32,
+    country: Option<String>,
 }
 
 impl<'a> NewCampaignRow<'a> {
@@ -279,6 +287,7 @@ impl<'a> NewCampaignRow<'a> {
                 .map(|limit| i32::try_from(limit.get()).unwrap_or(i32::MAX)),
             calls_per_second: fields.pacing.calls_per_second.map(CallRate::get),
             weight: fields.pacing.weight.get().into(),
+            country: fields.country.map(|country| country.to_string()),
         }
     }
 }

@@ -13,6 +13,7 @@ mod engine;
 mod fairness;
 mod faults;
 mod hours;
+mod imports;
 mod lanes;
 mod migrations;
 mod model;

@@ -30,10 +30,11 @@ const CHANGE: &str = "2026-11-26-000002_change_campaigns";
 const KEYS: &str = "2026-11-26-000003_answer_disowned_keys";
 const RETRY: &str = "2026-11-26-000010_retry_calls";
 const HOURS: &str = "2026-11-26-000011_keep_hours";
+const IMPORT: &str = "2026-11-27-000000_import_lists";
 const PACE: &str = "2026-11-27-000001_pace_campaigns";
-const ALL: [&str; 17] = [
+const ALL: [&str; 18] = [
     FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, LISTS,
-    CHANGE, KEYS, RETRY, HOURS, PACE,
+    CHANGE, KEYS, RETRY, HOURS, IMPORT, PACE,
 ];
 const NEWEST: &str = PACE;
 
@@ -464,7 +465,7 @@ fn a_migration_that_landed_after_later_ones_is_applied_behind_them() {
     assert_eq!(texts(&mut connection, functions), before);
     assert_eq!(migrations::check_current(database.url()), Ok(()));
     down_to(database.url(), LISTS);
-    assert_eq!(migrations::up(database.url()).unwrap().len(), 6);
+    assert_eq!(migrations::up(database.url()).unwrap().len(), 7);
 }
 
 #[test]

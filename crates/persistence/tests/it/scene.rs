@@ -344,6 +344,7 @@ pub(crate) fn new_campaign(
                 rules: BTreeMap::new(),
             },
             pacing: Pacing::FREE,
+            country: None,
         },
         contact_ids,
     }
