@@ -50,6 +50,8 @@ pub(crate) enum Part {
     HandOff,
     /// Queue status and one item's position, by how many calls wait
     Status,
+    /// A great campaign beside direct calls, from its list to its being cancelled
+    Campaign,
     /// Ten minutes at 80 % of the drain rate
     Endurance,
 }

@@ -1,7 +1,7 @@
 //! The bench's dialer: the far side of the `http` provider. It takes every call at once, and
 //! reports ends as signed webhooks over connections of its own.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,8 +56,36 @@ impl HandOffs {
     }
 }
 
+/// How long direct calls that were asked for meanwhile take to come here.
+#[derive(Debug, Default)]
+pub(crate) struct Waits(Mutex<(HashMap<u32, Instant>, Latencies)>);
+
+impl Waits {
+    fn lock(&self) -> MutexGuard<'_, (HashMap<u32, Instant>, Latencies)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call to this contact is being asked for.
+    pub(crate) fn asked(&self, contact: u32) {
+        self.lock().0.insert(contact, Instant::now());
+    }
+
+    fn arrives(&self, contact: u32, at: Instant) {
+        let (asked, latencies) = &mut *self.lock();
+        if let Some(asked) = asked.remove(&contact) {
+            latencies.record(at.duration_since(asked));
+        }
+    }
+
+    /// The latencies since this was last asked.
+    pub(crate) fn take(&self) -> Latencies {
+        std::mem::take(&mut self.lock().1)
+    }
+}
+
 struct Shared {
     witness: Arc<Witness>,
+    waits: Arc<Waits>,
     hand_offs: Mutex<HandOffs>,
     up: mpsc::UnboundedSender<CallId>,
 }
@@ -87,6 +115,7 @@ impl Dialer {
         let (up, calls) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             witness,
+            waits: Arc::default(),
             hand_offs: Mutex::default(),
             up,
         });
@@ -127,6 +156,10 @@ impl Dialer {
         }
     }
 
+    pub(crate) fn waits(&self) -> Arc<Waits> {
+        Arc::clone(&self.shared.waits)
+    }
+
     pub(crate) fn take_hand_offs(&self) -> Latencies {
         self.shared.hand_offs().take()
     }
@@ -165,7 +198,10 @@ impl Shared {
         let user = numbering::number_of_user(placement.user_id.into());
         let contact = numbering::number_of_phone(&PhoneNumber::from_trusted(placement.to));
         match (user, contact) {
-            (Some(user), Some(contact)) => self.witness.placed(call, user, contact, kind),
+            (Some(user), Some(contact)) => {
+                self.waits.arrives(contact, at);
+                self.witness.placed(call, user, contact, kind);
+            }
             _ => self.witness.stranger(format!("call {call}")),
         }
         // Nobody listens any more when the measurement is over.

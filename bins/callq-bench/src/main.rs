@@ -11,6 +11,7 @@ macro_rules! say {
     }};
 }
 
+mod campaign;
 mod carrier;
 mod cli;
 mod cluster;
@@ -115,6 +116,9 @@ async fn measure_parts(cli: &Cli, cluster: &Cluster, report: &mut Report) -> any
     }
     if cli.wants(Part::Status) {
         status::measure(cli, cluster, report).await?;
+    }
+    if cli.wants(Part::Campaign) {
+        campaign::measure(cli, cluster, report).await?;
     }
     if cli.wants(Part::Endurance) {
         endurance::measure(cli, cluster, report).await?;

@@ -61,6 +61,20 @@ async fn a_thousand_users_are_served_at_one_rate_whatever_their_backlogs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_ten_calls_and_one_with_a_long_list_finish_their_first_ten_side_by_side() {
+    let long = if crate::is_long() { 100_000 } else { 5_000 };
+    let crowd = Crowd::new(2, 1).await;
+    crowd.start_campaigns(&[long, 10]).await;
+
+    let turns = crowd.serve(20).await;
+
+    for of in &crowd.users {
+        assert_eq!((turns.given(*of), turns.longest_gap(*of)), (10, 2));
+    }
+    crowd.assert_counters_equal_rows().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn weights_are_honoured_within_1_percent() {
     let users = if crate::is_long() { USERS } else { 40 };
     const ROUNDS: u64 = 100;
