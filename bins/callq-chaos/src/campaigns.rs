@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use rand::Rng;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -35,11 +36,7 @@ async fn make_contacts(client: &mut Client, count: usize) -> Option<Vec<Value>> 
 }
 
 async fn run_one(client: &mut Client, contacts: &[Value]) -> Option<()> {
-    let campaign = json!({
-        "name": "Chaos", "agent_id": client.user.agent_id, "next_action": "call",
-        "contact_ids": contacts, "first_call_time": "00:00", "last_call_time": "00:00",
-        "start_date": "2026-01-01",
-    });
+    let campaign = wish(client, contacts);
     // Made twice if the first answer was lost: the first stays a draft until the end.
     let made = post(client, "/api/campaigns", &campaign).await?;
     let Some(id) = made.body["id"].as_str().map(str::to_owned) else {
@@ -56,7 +53,23 @@ async fn run_one(client: &mut Client, contacts: &[Value]) -> Option<()> {
             .send(Method::GET, &format!("/api/campaigns/{id}"), None, None)
             .await?;
         if shown.body["status"] == "completed" {
-            return Some(());
+            if client.world.is_over() || client.dice.random_bool(0.7) {
+                return Some(());
+            }
+            // Those who were not reached once more, if its hours allow it.
+            let again = post(
+                client,
+                &format!("/api/campaigns/{id}/contacts/requeue"),
+                &json!({"all": true}),
+            )
+            .await?;
+            if again.body["requeued"]
+                .as_u64()
+                .is_none_or(|calls| calls == 0)
+            {
+                return Some(());
+            }
+            client.world.notes.count("campaigns repeated");
         }
         if client.world.is_over() || client.dice.random_bool(0.01) {
             act(client, &id, "cancel").await?;
@@ -68,6 +81,44 @@ async fn run_one(client: &mut Client, contacts: &[Value]) -> Option<()> {
             act(client, &id, "resume").await?;
         }
     }
+}
+
+/// A campaign of one kind or another.
+fn wish(client: &mut Client, contacts: &[Value]) -> Value {
+    let mut campaign = json!({
+        "name": "Chaos", "agent_id": client.user.agent_id, "next_action": "call",
+        "contact_ids": contacts, "first_call_time": "00:00", "last_call_time": "00:00",
+        "start_date": "2026-01-01",
+    });
+    let more = match client.dice.random_range(0..4) {
+        0 => json!({
+            "max_retries": 2,
+            "retries": {"busy": {"times": 2, "after_minutes": [1]}, "failed": {"times": 0}},
+            "retry_interval_minutes": 1,
+        }),
+        1 => {
+            let seconds = client.dice.random_range(10..90);
+            closing_in(TimeDelta::seconds(seconds)).unwrap_or_default()
+        }
+        2 => json!({"max_concurrent_calls": 1, "calls_per_second": 2.0}),
+        _ => json!({}),
+    };
+    for (field, value) in more.as_object().into_iter().flatten() {
+        campaign[field] = value.clone();
+    }
+    campaign
+}
+
+/// The hours of a campaign that may call until then, today: what is left then expires. None shortly
+/// before midnight.
+fn closing_in(time: TimeDelta) -> Option<Value> {
+    let (now, until) = (Utc::now(), Utc::now() + time);
+    (now.date_naive() == until.date_naive()).then(|| {
+        json!({
+            "first_call_time": "00:00", "last_call_time": until.format("%H:%M:%S").to_string(),
+            "start_date": now.date_naive(), "end_date": now.date_naive(),
+        })
+    })
 }
 
 /// Cancels every campaign of this user that is not over, drafts included.

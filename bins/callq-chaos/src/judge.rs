@@ -65,6 +65,51 @@ const INVERSIONS: &str = "\
     FROM starts s JOIN waits w ON w.user_id = s.user_id AND s.at > w.queued_at AND s.at < w.until
     LIMIT 20";
 
+/// Contacts of campaigns whose last item is not over, or over more than once. A call that was made
+/// again is over; its item goes on.
+const CONTACTS_NOT_OVER: &str = "\
+    SELECT format('campaign %s: contact %s is over %s times', k.campaign_id, k.contact_id, n.ends) AS line \
+    FROM campaign_contacts k CROSS JOIN LATERAL ( \
+        SELECT count(*) AS ends FROM call_queue_history h WHERE h.id = k.item_id AND NOT h.retried) n \
+    WHERE n.ends <> 1 LIMIT 20";
+
+/// Campaign calls that were given a slot once their campaign's hours were over.
+const OUTSIDE_HOURS: &str = "\
+    SELECT format('campaign %s closed at %s, and item %s was reserved at %s', c.id, c.closes_at, e.item_id, e.at) AS line \
+    FROM (SELECT id, (start_date + last_call_time) AT TIME ZONE 'UTC' AS closes_at FROM campaigns \
+        WHERE first_call_time <> last_call_time) c \
+    JOIN call_queue_history h ON h.campaign_id = c.id \
+    JOIN call_events e ON e.item_id = h.id \
+    WHERE e.status = 'reserved' AND e.at >= c.closes_at LIMIT 20";
+
+/// Moments at which a campaign had more calls up than it may, by the records.
+const OVER_THE_CAMPAIGNS_LIMIT: &str = "\
+    WITH up AS MATERIALIZED (
+        SELECT h.campaign_id, h.call_id, h.reserved_at, h.finished_at, c.max_concurrent_calls AS most
+        FROM campaigns c JOIN call_queue_history h ON h.campaign_id = c.id
+        WHERE c.max_concurrent_calls IS NOT NULL AND h.was_call
+    )
+    SELECT format('campaign %s had %s calls up at %s', a.campaign_id, n.calls, a.reserved_at) AS line
+    FROM up a CROSS JOIN LATERAL (
+        SELECT count(*) AS calls FROM up b WHERE b.campaign_id = a.campaign_id
+            AND b.reserved_at <= a.reserved_at AND b.finished_at > a.reserved_at) n
+    WHERE n.calls > a.most LIMIT 20";
+
+/// Seconds in which a campaign started more calls than its pace, a tenth and one allow.
+const FASTER_THAN_THE_PACE: &str = "\
+    WITH went AS MATERIALIZED (
+        SELECT DISTINCT c.id AS campaign_id, e.item_id, e.at, c.calls_per_second * 1.1 + 1 AS most
+        FROM campaigns c
+        JOIN call_queue_history h ON h.campaign_id = c.id
+        JOIN call_events e ON e.item_id = h.id
+        WHERE c.calls_per_second IS NOT NULL AND e.status = 'reserved'
+    )
+    SELECT format('campaign %s started %s calls in the second from %s', a.campaign_id, n.calls, a.at) AS line
+    FROM went a CROSS JOIN LATERAL (
+        SELECT count(*) AS calls FROM went b WHERE b.campaign_id = a.campaign_id
+            AND b.at >= a.at AND b.at < a.at + interval '1 second') n
+    WHERE n.calls > a.most LIMIT 20";
+
 /// What is left when all should be over.
 const LEFT: &str = "(SELECT count(*) FROM active_calls) + (SELECT active FROM system_state) \
     + (SELECT count(*) FROM call_queue) + (SELECT sum(active_direct + active_campaign) FROM user_slots)";
@@ -83,17 +128,35 @@ pub(crate) fn judge(
     let accepted = notes.all_accepted();
     judge_acceptance(&records, &accepted, ledger, notes);
     judge_records(&records, ledger, notes);
-    let incomplete = format!(
-        "SELECT format('campaign %s: %s of {CONTACTS} calls have ended', c.id, n.ended) AS line \
-         FROM campaigns c CROSS JOIN LATERAL ( \
-             SELECT count(*) AS ended FROM call_queue_history h WHERE h.campaign_id = c.id) n \
-         WHERE n.ended <> {CONTACTS} LIMIT 20"
+    let miscounted = format!(
+        "SELECT format('campaign %s counts %s of {CONTACTS} contacts', n.campaign_id, n.counted) AS line \
+         FROM (SELECT campaign_id, \
+             due + later + completed + failed + cancelled + expired AS counted FROM campaign_counts) n \
+         WHERE n.counted <> {CONTACTS} LIMIT 20"
     );
-    for line in sql::lines(&mut conn, &incomplete)? {
-        notes.broken(Promise::NothingLost, line);
+    for query in [CONTACTS_NOT_OVER, &miscounted] {
+        for line in sql::lines(&mut conn, query)? {
+            notes.broken(Promise::NothingLost, line);
+        }
+    }
+    for query in [
+        OUTSIDE_HOURS,
+        OVER_THE_CAMPAIGNS_LIMIT,
+        FASTER_THAN_THE_PACE,
+    ] {
+        for line in sql::lines(&mut conn, query)? {
+            notes.broken(Promise::CampaignRules, line);
+        }
     }
     for line in sql::lines(&mut conn, INVERSIONS)? {
         notes.broken(Promise::DirectFirst, line);
+    }
+    let again = sql::number(
+        &mut conn,
+        "SELECT count(*) FROM call_queue_history WHERE retried",
+    )?;
+    for _ in 0..again {
+        notes.count("calls made again");
     }
     judge_order_by_sight(&records, &accepted, ledger, notes);
     for counter in sql::lines(

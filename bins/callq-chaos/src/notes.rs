@@ -31,6 +31,8 @@ pub(crate) enum Promise {
     WithdrawnStaysWithdrawn,
     /// No campaign call starts while a due direct call of its user waits.
     DirectFirst,
+    /// Campaigns call within their hours, their limits and their paces.
+    CampaignRules,
     /// Counters equal rows, and nothing holds a slot in the end.
     CountersEqualRows,
     /// No server ends by itself, panics, or does not stop when asked.
@@ -42,7 +44,7 @@ pub(crate) enum Promise {
 }
 
 impl Promise {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::OneDialPerAttempt,
         Self::OneStartPerCall,
         Self::UserLimit,
@@ -53,6 +55,7 @@ impl Promise {
         Self::RecordsAreTrue,
         Self::WithdrawnStaysWithdrawn,
         Self::DirectFirst,
+        Self::CampaignRules,
         Self::CountersEqualRows,
         Self::ServersLive,
         Self::HonestAnswers,
@@ -71,6 +74,7 @@ impl Promise {
             Self::RecordsAreTrue => "records agree with the dialer",
             Self::WithdrawnStaysWithdrawn => "nothing cancelled or expired was dialled",
             Self::DirectFirst => "direct calls first",
+            Self::CampaignRules => "campaigns' hours, limits and paces",
             Self::CountersEqualRows => "counters equal rows, no slot is left",
             Self::ServersLive => "no server ended or panicked by itself",
             Self::HonestAnswers => "every answer was a promised one, in time",
