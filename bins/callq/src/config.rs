@@ -7,10 +7,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use callq_domain::{ConcurrencyLimit, ProviderName};
+use callq_domain::{ConcurrencyLimit, MAX_QUEUED_CALLS, ProviderName, QueueDefaults};
 use callq_providers::WebhookSecret;
 
 use crate::settings::Settings;
+
+/// The longest that a call may wait by default, as by `expires_in`.
+const YEAR_SECONDS: u64 = 31_536_000;
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -20,6 +23,7 @@ pub(crate) struct Config {
     pub listen: SocketAddr,
     pub system_limit: ConcurrencyLimit,
     pub default_user_limit: ConcurrencyLimit,
+    pub queue_defaults: QueueDefaults,
     pub sweep_interval: Duration,
     pub call_provider: ProviderName,
     pub http_provider_url: Option<String>,
@@ -62,6 +66,28 @@ impl Config {
                 &settings.default_user_concurrent_calls_limit,
                 2,
             ),
+            queue_defaults: QueueDefaults {
+                max_queued_direct_calls: Some(reader.between(
+                    "DEFAULT_MAX_QUEUED_DIRECT_CALLS",
+                    &settings.default_max_queued_direct_calls,
+                    10_000,
+                    0..=MAX_QUEUED_CALLS,
+                    "calls",
+                )),
+                max_queued_campaign_calls: Some(reader.between(
+                    "DEFAULT_MAX_QUEUED_CAMPAIGN_CALLS",
+                    &settings.default_max_queued_campaign_calls,
+                    2_000_000,
+                    0..=MAX_QUEUED_CALLS,
+                    "calls",
+                )),
+                direct_call_ttl: reader
+                    .time_to_live("DIRECT_CALL_TTL_SECONDS", &settings.direct_call_ttl_seconds),
+                campaign_call_ttl: reader.time_to_live(
+                    "CAMPAIGN_CALL_TTL_SECONDS",
+                    &settings.campaign_call_ttl_seconds,
+                ),
+            },
             sweep_interval: Duration::from_millis(reader.between(
                 "QUEUE_PROCESSOR_INTERVAL",
                 &settings.queue_processor_interval,
@@ -130,6 +156,9 @@ impl Config {
     /// Name and value of each setting in effect, secrets masked.
     pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         let unset = || "(unset)".to_owned();
+        let cap = |cap: Option<u32>| cap.map_or_else(unset, |cap| cap.to_string());
+        let seconds =
+            |ttl: Option<Duration>| ttl.map_or_else(unset, |ttl| ttl.as_secs().to_string());
         vec![
             (
                 "DATABASE_URL",
@@ -147,6 +176,22 @@ impl Config {
             (
                 "DEFAULT_USER_CONCURRENT_CALLS_LIMIT",
                 self.default_user_limit.to_string(),
+            ),
+            (
+                "DEFAULT_MAX_QUEUED_DIRECT_CALLS",
+                cap(self.queue_defaults.max_queued_direct_calls),
+            ),
+            (
+                "DEFAULT_MAX_QUEUED_CAMPAIGN_CALLS",
+                cap(self.queue_defaults.max_queued_campaign_calls),
+            ),
+            (
+                "DIRECT_CALL_TTL_SECONDS",
+                seconds(self.queue_defaults.direct_call_ttl),
+            ),
+            (
+                "CAMPAIGN_CALL_TTL_SECONDS",
+                seconds(self.queue_defaults.campaign_call_ttl),
             ),
             (
                 "QUEUE_PROCESSOR_INTERVAL",
@@ -339,6 +384,12 @@ impl Reader<'_> {
         NonZeroU32::new(limit)
     }
 
+    fn time_to_live(&mut self, name: &str, text: &Option<String>) -> Option<Duration> {
+        given(text)?;
+        let seconds = self.between(name, text, 1_u64, 1..=YEAR_SECONDS, "seconds");
+        Some(Duration::from_secs(seconds))
+    }
+
     fn fault(&mut self, name: &str, text: &str, wanted: std::fmt::Arguments<'_>) {
         self.faults.push(format!("{name} {wanted}, not {text:?}"));
     }
@@ -389,6 +440,13 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:3001");
         assert_eq!(config.system_limit.get(), 10);
         assert_eq!(config.call_provider.as_str(), "simulator");
+        let defaults = QueueDefaults {
+            max_queued_direct_calls: Some(10_000),
+            max_queued_campaign_calls: Some(2_000_000),
+            direct_call_ttl: None,
+            campaign_call_ttl: None,
+        };
+        assert_eq!(config.queue_defaults, defaults);
     }
 
     #[test]
@@ -397,6 +455,8 @@ mod tests {
             s.port = Some("70000".into());
             s.queue_processor_interval = Some("soon".into());
             s.system_concurrent_calls_limit = Some("0".into());
+            s.default_max_queued_direct_calls = Some("-1".into());
+            s.campaign_call_ttl_seconds = Some("0".into());
             s.call_provider = Some("telegraph".into());
             s.public_url = Some("callq.example.com".into());
         });
@@ -409,6 +469,8 @@ mod tests {
             [
                 "PORT",
                 "SYSTEM_CONCURRENT_CALLS_LIMIT",
+                "DEFAULT_MAX_QUEUED_DIRECT_CALLS",
+                "CAMPAIGN_CALL_TTL_SECONDS",
                 "QUEUE_PROCESSOR_INTERVAL",
                 "CALL_PROVIDER",
                 "PUBLIC_URL"

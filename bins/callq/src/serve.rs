@@ -113,6 +113,7 @@ impl Server {
             );
         }
         store.initialize_system_limit(config.system_limit).await?;
+        store.adopt_queue_defaults(config.queue_defaults).await?;
         let shared = Arc::new(store.clone());
         let server_id = ServerId::new();
         // Nothing may start in the name of a server without one; the processor renews it at once.

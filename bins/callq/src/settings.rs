@@ -42,6 +42,33 @@ pub(crate) struct Settings {
         value_name = "N"
     )]
     pub default_user_concurrent_calls_limit: Option<String>,
+    /// Direct calls of a user that may wait, unless an admin says otherwise [default: 10000]
+    #[arg(
+        long,
+        env = "DEFAULT_MAX_QUEUED_DIRECT_CALLS",
+        global = true,
+        value_name = "N"
+    )]
+    pub default_max_queued_direct_calls: Option<String>,
+    /// Campaign calls of a user that may wait, unless an admin says otherwise [default: 2000000]
+    #[arg(
+        long,
+        env = "DEFAULT_MAX_QUEUED_CAMPAIGN_CALLS",
+        global = true,
+        value_name = "N"
+    )]
+    pub default_max_queued_campaign_calls: Option<String>,
+    /// When a direct call without `expires_in` gives up [default: never]
+    #[arg(long, env = "DIRECT_CALL_TTL_SECONDS", global = true, value_name = "S")]
+    pub direct_call_ttl_seconds: Option<String>,
+    /// When a campaign call gives up, counted from when it is laid out [default: never]
+    #[arg(
+        long,
+        env = "CAMPAIGN_CALL_TTL_SECONDS",
+        global = true,
+        value_name = "S"
+    )]
+    pub campaign_call_ttl_seconds: Option<String>,
     /// Milliseconds between safety-net sweeps; hand-off does not wait for them [default: 10000]
     #[arg(
         long,

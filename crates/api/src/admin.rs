@@ -2,7 +2,9 @@
 //! queue by user. Role admin only. Single calls are in `operator_calls`.
 
 use actix_web::{get, patch, post, put, web};
-use callq_domain::{CallRate, ConcurrencyLimit, SystemState, User, UserChange, UserId, UserLoad};
+use callq_domain::{
+    CallRate, ConcurrencyLimit, MAX_QUEUED_CALLS, SystemState, User, UserChange, UserId, UserLoad,
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -68,6 +70,15 @@ pub(crate) struct UserChangeRequest {
     concurrent_calls_limit: Option<i64>,
     /// How many of the last of these campaigns may not use.
     direct_reserved_slots: Option<i64>,
+    /// How many of its direct calls may wait, 0 to 100,000,000; null for the default. Lowering it
+    /// withdraws no call.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    max_queued_direct_calls: Option<Option<i64>>,
+    /// How many of its campaign calls may wait, likewise.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    max_queued_campaign_calls: Option<Option<i64>>,
     /// Its turns relative to others, 1 to 1,000.
     weight: Option<i64>,
     /// How many campaign calls of it may start in a second, 0.001 to 1,000; null for any number.
@@ -95,6 +106,10 @@ impl UserChangeRequest {
     fn into_change(self) -> Result<UserChange, Problem> {
         let reserved =
             |slots| fields::whole_number("direct_reserved_slots", slots, 0, ConcurrencyLimit::MAX);
+        let cap = |field: &'static str, value: Option<Option<i64>>| {
+            let read = |cap| fields::whole_number(field, cap, 0, MAX_QUEUED_CALLS);
+            value.map(|value| value.map(read).transpose()).transpose()
+        };
         if self.credits.flatten().is_some_and(|credits| credits < 0) {
             return Err(Problem::invalid("credits", "must be 0 or more, or null"));
         }
@@ -107,6 +122,11 @@ impl UserChangeRequest {
             concurrent_calls_limit: self.concurrent_calls_limit.map(limit_of).transpose()?,
             direct_reserved_slots: self.direct_reserved_slots.map(reserved).transpose()?,
             weight: self.weight.map(fields::weight).transpose()?,
+            max_queued_direct_calls: cap("max_queued_direct_calls", self.max_queued_direct_calls)?,
+            max_queued_campaign_calls: cap(
+                "max_queued_campaign_calls",
+                self.max_queued_campaign_calls,
+            )?,
             credits: self.credits,
         })
     }
@@ -125,6 +145,10 @@ pub(crate) struct UserResponse {
     concurrent_calls_limit: u32,
     /// How many of the last of these campaigns may not use.
     direct_reserved_slots: u32,
+    /// How many of its direct calls may wait; null for the default.
+    max_queued_direct_calls: Option<u32>,
+    /// How many of its campaign calls may wait; null for the default.
+    max_queued_campaign_calls: Option<u32>,
     /// Its turns relative to others.
     weight: u16,
     /// How many campaign calls of it may start in a second; null for any number.
@@ -145,6 +169,8 @@ impl From<User> for UserResponse {
             role: user.role.as_str(),
             concurrent_calls_limit: user.concurrent_calls_limit.get(),
             direct_reserved_slots: user.direct_reserved_slots,
+            max_queued_direct_calls: user.max_queued_direct_calls,
+            max_queued_campaign_calls: user.max_queued_campaign_calls,
             weight: user.weight.get(),
             campaign_calls_per_second: user.campaign_calls_per_second.map(CallRate::get),
             time_zone: user.time_zone,

@@ -278,6 +278,7 @@ pub(crate) async fn show_campaign(
         (status = 200, description = "As it is now", body = CampaignResponse),
         (status = 404, description = "No such campaign, or another user's"),
         (status = 409, description = "It is no draft, or has no hours left in which it may call; see `current_status`"),
+        (status = 503, description = "As many campaign calls of yours wait as may; nothing was changed. See `limit` and `waiting`"),
     )
 )]
 #[post("/api/campaigns/{id}/start")]
@@ -385,8 +386,17 @@ async fn change(
                 stands_elsewhere(now)
             })
         }
-        Err(error) => Err(Problem::of_store(error, "campaign")),
+        Err(error) => Err(refused(api, caller, error)),
     }
+}
+
+/// What a change could not be made for; a full queue is counted and logged.
+fn refused(api: &Api, caller: Caller, error: StoreError) -> Problem {
+    if let StoreError::QueueFull(full) = &error {
+        api.metrics.count_campaign_queue_full();
+        log::warn!(user_id:% = caller.user(); "contacts of a campaign were not queued: {full}");
+    }
+    Problem::of_store(error, "campaign")
 }
 
 fn stands_elsewhere(status: CampaignStatus) -> Problem {

@@ -156,6 +156,8 @@ fn key_of(request: &HttpRequest, body: &[u8]) -> Result<Option<IdempotencyKey>, 
         (status = 409, description = "The first request with this key is still running"),
         (status = 422, description = "This key was used with another body"),
         (status = 502, description = "The provider refused the call for good; it is recorded"),
+        (status = 503, description = "It would have to wait and the queue is full, by `limit` and \
+            `waiting`; or the database is away. Nothing was accepted"),
     )
 )]
 #[post("/api/calls/initiate")]
@@ -232,6 +234,7 @@ fn refuse(refusal: Refusal) -> (&'static str, Problem) {
         ),
         Refusal::DoNotCall(list) => ("do_not_call", Problem::do_not_call(list)),
         Refusal::NoCredits { credits } => ("no_credits", Problem::no_credits(credits)),
+        Refusal::QueueFull(full) => ("queue_full", Problem::queue_full(&full)),
     }
 }
 

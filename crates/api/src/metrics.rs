@@ -31,6 +31,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     admissions: Family<AdmissionLabels, Counter>,
+    campaigns_full: Counter,
     withdrawn_listed: Counter,
     audits: AuditMetrics,
 }
@@ -111,6 +112,12 @@ impl Metrics {
             "Direct calls asked for, by answer",
             admissions.clone(),
         );
+        let campaigns_full = Counter::default();
+        registry.register(
+            "callq_campaigns_queue_full",
+            "Times that a campaign's contacts were not queued because too many calls of its user wait",
+            campaigns_full.clone(),
+        );
         let withdrawn_listed = Counter::default();
         registry.register(
             "callq_do_not_call_withdrawn",
@@ -142,6 +149,7 @@ impl Metrics {
             requests,
             durations,
             admissions,
+            campaigns_full,
             withdrawn_listed,
             audits,
         }
@@ -170,6 +178,10 @@ impl Metrics {
         self.admissions
             .get_or_create(&AdmissionLabels { answer })
             .inc();
+    }
+
+    pub(crate) fn count_campaign_queue_full(&self) {
+        self.campaigns_full.inc();
     }
 
     pub(crate) fn count_withdrawn_listed(&self, calls: u64) {

@@ -9,9 +9,12 @@ use std::fmt;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use callq_concurrency::EngineError;
-use callq_domain::{CallId, ListFault, ListedOn, StoreError};
+use callq_domain::{CallId, ListFault, ListedOn, QueueFull, QueuePlace, StoreError};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::wait::Wait;
 
 /// The content type of a problem.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
@@ -59,6 +62,12 @@ pub(crate) struct ProblemResponse {
     /// The do-not-call list that the number is on: `global` or `own`.
     #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<&'static str>,
+    /// Calls that may wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
+    /// Calls that do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u64>,
     /// Where the object stands that would have had to stand elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     current_status: Option<String>,
@@ -101,6 +110,8 @@ impl Problem {
                 call_id: None,
                 credits: None,
                 list: None,
+                limit: None,
+                waiting: None,
                 current_status: None,
             },
             retry_after: None,
@@ -403,11 +414,34 @@ impl Problem {
         .with_cause(cause)
     }
 
+    /// 503: the queue has no room for so many; nothing was queued.
+    pub(crate) fn queue_full(full: &QueueFull) -> Self {
+        let mut problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "queue-full",
+            "Queue full",
+            format!("Your queue is full: {full}. Nothing was queued."),
+        );
+        problem.0.response.limit = Some(full.limit);
+        problem.0.response.waiting = Some(full.waiting);
+        // Where it never has room for as many there is no use in coming again.
+        problem.0.retry_after = full.room_after().map(|position| {
+            let place = QueuePlace {
+                position,
+                total_in_queue: full.waiting,
+                pace: full.pace,
+            };
+            Wait::at(&place, None, DateTime::<Utc>::UNIX_EPOCH).retry_after()
+        });
+        problem
+    }
+
     /// What a store's error means to a client, where `what` is the object that was asked for.
     pub(crate) fn of_store(error: StoreError, what: &str) -> Self {
         match error {
             StoreError::NotFound => Self::not_found(what),
             StoreError::Conflict(sentence) => Self::conflict(sentence),
+            StoreError::QueueFull(full) => Self::queue_full(&full),
             StoreError::BadCursor => Self::invalid("cursor", "is not one that this server made"),
             StoreError::Unavailable(cause) => Self::unavailable(
                 "The database cannot be reached; nothing was changed.",

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 use crate::{
-    AgentId, CallId, ContactId, ExecutionId, ListedOn, PhoneNumber, QueueItemId, QueuePlace,
-    ReservedCall, SlotUse, UserId,
+    AgentId, CallId, CallType, ContactId, ExecutionId, ListedOn, Pace, PhoneNumber, QueueItemId,
+    QueuePlace, ReservedCall, SlotUse, UserId,
 };
 
 /// Whom to call.
@@ -175,6 +175,57 @@ pub enum Refusal {
         /// What is left.
         credits: i64,
     },
+    /// It would have to wait, and the user has as many calls waiting as it may.
+    QueueFull(QueueFull),
+}
+
+/// A user's queue that has no room for what was asked. Nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueFull {
+    /// Which of its queues.
+    pub call_type: CallType,
+    /// Calls of this type that may wait.
+    pub limit: u32,
+    /// Calls that do.
+    pub waiting: u64,
+    /// Calls that would have had to.
+    pub asked: u64,
+    /// What is known of the user's calls and slots, to estimate from when there may be room.
+    pub pace: Pace,
+}
+
+impl QueueFull {
+    /// How many calls have to leave the queue before there is room; none if it never holds as many
+    /// as were asked for. A direct call may always find a free slot instead.
+    #[must_use]
+    pub fn room_after(&self) -> Option<u64> {
+        let limit = u64::from(self.limit);
+        match self.call_type {
+            CallType::Campaign if self.asked > limit => None,
+            _ => Some((self.waiting + self.asked).saturating_sub(limit).max(1)),
+        }
+    }
+}
+
+impl fmt::Display for QueueFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            call_type,
+            limit,
+            waiting,
+            asked,
+            ..
+        } = self;
+        match call_type {
+            CallType::Direct => {
+                write!(f, "{waiting} direct calls wait, and at most {limit} may")
+            }
+            CallType::Campaign => write!(
+                f,
+                "{waiting} campaign calls wait, and at most {limit} may; {asked} more were asked for"
+            ),
+        }
+    }
 }
 
 /// What is known of an idempotency key that was used before.
@@ -229,7 +280,36 @@ pub enum PlacementReport {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_full_queue_says_after_how_many_calls_there_is_room() {
+        let full = |call_type, limit, waiting, asked| QueueFull {
+            call_type,
+            limit,
+            waiting,
+            asked,
+            pace: Pace {
+                slots: 1,
+                samples: 0,
+                mean_hold: Duration::ZERO,
+            },
+        };
+        let room =
+            |call_type, limit, waiting, asked| full(call_type, limit, waiting, asked).room_after();
+        assert_eq!(room(CallType::Direct, 10, 10, 1), Some(1));
+        assert_eq!(room(CallType::Direct, 10, 13, 1), Some(4));
+        // What may not wait may still start.
+        assert_eq!(room(CallType::Direct, 0, 0, 1), Some(1));
+        assert_eq!(room(CallType::Campaign, 10, 8, 5), Some(3));
+        assert_eq!(room(CallType::Campaign, 10, 0, 11), None);
+        assert_eq!(
+            full(CallType::Campaign, 10, 8, 5).to_string(),
+            "8 campaign calls wait, and at most 10 may; 5 more were asked for"
+        );
+    }
 
     #[test]
     fn reasons_read_as_clients_expect_them() {

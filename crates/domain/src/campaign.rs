@@ -133,6 +133,15 @@ pub struct CampaignFields {
 }
 
 impl CampaignFields {
+    /// The zone by whose clock its hours go: its own or its user's. None if that is no zone.
+    #[must_use]
+    pub fn zone(&self, of_user: &str) -> Option<Tz> {
+        match &self.campaign_timezone {
+            Some(own) if self.use_custom_timezone => own.parse().ok(),
+            _ => of_user.parse().ok(),
+        }
+    }
+
     /// When it may call, by the clock of whichever zone holds.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// How many calls may hold a slot at once: 0 to [`ConcurrencyLimit::MAX`].
 ///
@@ -55,6 +56,22 @@ impl fmt::Display for ConcurrencyLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// The most calls that a cap on a user's waiting calls may name.
+pub const MAX_QUEUED_CALLS: u32 = 100_000_000;
+
+/// What holds for a user's waiting calls of which nothing else is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueDefaults {
+    /// So many direct calls may wait; none for any number.
+    pub max_queued_direct_calls: Option<u32>,
+    /// So many calls of campaigns under way may wait; none for any number.
+    pub max_queued_campaign_calls: Option<u32>,
+    /// A direct call that names no expiry gives up so long after it was accepted, or was to start.
+    pub direct_call_ttl: Option<Duration>,
+    /// A campaign call gives up so long after it was laid out, or its campaign may next call.
+    pub campaign_call_ttl: Option<Duration>,
 }
 
 /// A limit beside the calls that hold a slot under it. `active` may exceed `limit` only after the

@@ -285,6 +285,20 @@ impl Queue {
         Ok(())
     }
 
+    /// Changes how many direct calls of a user may wait; none for any number. A smaller number
+    /// withdraws no call, and what comes back from its slot is not refused.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownUser`].
+    pub fn set_max_queued_direct(
+        &mut self,
+        id: UserId,
+        most: Option<u32>,
+    ) -> Result<(), ModelError> {
+        self.user_mut(id)?.max_queued_direct = most;
+        Ok(())
+    }
+
     /// Changes the system's limit. A lower one stops new starts and ends no call.
     pub fn set_system_limit(&mut self, limit: ConcurrencyLimit) {
         self.system.limit = limit.get();

@@ -179,7 +179,7 @@ pub struct QueuePlace {
 }
 
 /// What the wait estimate is made of: the user's slots and how long its calls lasted lately.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// Calls that can be up at once for this user: its own limit or the system's, the smaller.
     pub slots: u32,

@@ -12,8 +12,8 @@ use crate::{
     CallType, Campaign, CampaignFields, CampaignId, CampaignStatistics, CampaignStatus,
     CampaignSummary, ConcurrencyLimit, Contact, ContactFields, ContactId, HandEffect,
     HandSettlement, HeldCalls, Identity, ItemStatus, NewCampaign, NewToken, NewUser, ProviderName,
-    QueueItem, QueueItemId, QueuePlace, QueueReason, SlotUse, TokenHash, TokenId, User, UserChange,
-    UserId,
+    QueueFull, QueueItem, QueueItemId, QueuePlace, QueueReason, SlotUse, TokenHash, TokenId, User,
+    UserChange, UserId,
 };
 
 /// Why a store could not do what it was asked.
@@ -28,6 +28,9 @@ pub enum StoreError {
     /// It cannot be done in the present state; a sentence for the client.
     #[error("{0}")]
     Conflict(String),
+    /// The user has no room for as many waiting calls. Nothing was changed.
+    #[error("the queue is full: {0}")]
+    QueueFull(QueueFull),
     /// A cursor that this store did not make.
     #[error("the cursor is not one this server made")]
     BadCursor,

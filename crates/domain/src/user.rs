@@ -131,6 +131,10 @@ pub struct User {
     pub concurrent_calls_limit: ConcurrencyLimit,
     /// How many of the last of these campaigns may not use.
     pub direct_reserved_slots: u32,
+    /// How many of its direct calls may wait; none for the default.
+    pub max_queued_direct_calls: Option<u32>,
+    /// How many of its campaign calls may wait; none for the default.
+    pub max_queued_campaign_calls: Option<u32>,
     /// Its turns relative to others.
     pub weight: Weight,
     /// How many campaign calls of it may start in a second; none for any number.
@@ -150,6 +154,11 @@ pub struct UserChange {
     pub concurrent_calls_limit: Option<ConcurrencyLimit>,
     /// A new reserve for direct calls.
     pub direct_reserved_slots: Option<u32>,
+    /// A new cap on its waiting direct calls; the inner `None` is the default. Lowering it withdraws
+    /// no call.
+    pub max_queued_direct_calls: Option<Option<u32>>,
+    /// A new cap on its waiting campaign calls, likewise.
+    pub max_queued_campaign_calls: Option<Option<u32>>,
     /// A new weight.
     pub weight: Option<Weight>,
     /// A new pace of its campaign calls; the inner `None` lets them go at any.

@@ -9,10 +9,12 @@ mod contacts;
 mod figures;
 mod hours;
 mod imports;
+mod lapse;
 mod listing;
 #[cfg(test)]
 mod listing_tests;
 mod requeue;
+mod room;
 
 use std::collections::HashSet;
 
@@ -26,7 +28,7 @@ use chrono::{DateTime, Utc};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use uuid::Uuid;
 
 use crate::accounts::missing_reference;
@@ -189,7 +191,13 @@ fn create_campaign_on_conn(
     lock_agent(conn, user, agent)?;
     lock_contacts(conn, user, &contacts)?;
     insert_campaign(conn, &campaign)?;
-    lay_out_calls(conn, user, id, agent, &contacts)?;
+    let owner = Owner {
+        user,
+        campaign: id,
+        agent,
+        lapses_at: lapse::lapses_at(conn, user, &campaign.fields)?,
+    };
+    lay_out_calls(conn, owner, &contacts)?;
     find(conn, user, id)?
         .ok_or(StoreError::NotFound)?
         .into_campaign()
@@ -285,18 +293,7 @@ fn unknown_contact(
 /// by one, which is most of the time that this takes.
 ///
 /// Who must not be called gets a call that is over: cancelled, `do-not-call`.
-fn lay_out_calls(
-    conn: &mut PgConnection,
-    user: Uuid,
-    campaign: Uuid,
-    agent: Uuid,
-    contacts: &[Uuid],
-) -> QueryResult<()> {
-    let owner = Owner {
-        user,
-        campaign,
-        agent,
-    };
+fn lay_out_calls(conn: &mut PgConnection, owner: Owner, contacts: &[Uuid]) -> QueryResult<()> {
     let laid_out = list_and_lay_out(conn, owner, contacts, 0, 0)?;
     insert_slots(conn, owner, laid_out.waiting, laid_out.refused)?;
     let (at, refused) = lock_engine_and_look(conn, owner, laid_out.seen)?;
@@ -322,12 +319,13 @@ fn insert_slots(
     .map(drop)
 }
 
-/// Whose calls are laid out.
+/// Whose calls are laid out, and when they give up.
 #[derive(Clone, Copy)]
 struct Owner {
     user: Uuid,
     campaign: Uuid,
     agent: Uuid,
+    lapses_at: Option<DateTime<Utc>>,
 }
 
 /// What was laid out, and up to which entry of the do-not-call lists these were asked.
@@ -434,9 +432,9 @@ fn insert_calls(
     sql_query(
         "INSERT INTO call_queue (id, user_id, agent_id, contact_id, campaign_id, call_type, \
              priority, position, status, phone_number, contact_name, user_data, queued_at, due_at, \
-             due_since, ordinal) \
+             due_since, ordinal, expires_at) \
          SELECT i.item_id, $1, $2, i.id, $3, 'campaign', 0, nextval('call_queue_position_seq'), \
-             'queued', i.phone_number, i.name, i.user_data, now(), now(), now(), $6 + i.nth \
+             'queued', i.phone_number, i.name, i.user_data, now(), now(), now(), $6 + i.nth, $7 \
          FROM ( \
              SELECT n.item_id, n.nth, c.id, c.phone_number, c.name, c.user_data \
              FROM unnest($4, $5) WITH ORDINALITY n (item_id, contact_id, nth) \
@@ -450,6 +448,7 @@ fn insert_calls(
     .bind::<Array<SqlUuid>, _>(items)
     .bind::<Array<SqlUuid>, _>(contacts)
     .bind::<BigInt, _>(before)
+    .bind::<Nullable<Timestamptz>, _>(owner.lapses_at)
     .execute(conn)
 }
 
@@ -517,7 +516,11 @@ fn set_campaign_status_on_conn(
     .execute(conn)?;
     if next == CampaignStatus::Active {
         let campaign = find(conn, user, id)?.ok_or(StoreError::NotFound)?;
-        hours::lay_out_anew(conn, &campaign.into_campaign()?, at)?;
+        let campaign = campaign.into_campaign()?;
+        hours::lay_out_anew(conn, &campaign, at)?;
+        if present == CampaignStatus::Draft {
+            room::check_room(conn, user, campaign.progress.queued)?;
+        }
     } else {
         functions::reopen_campaign(conn, id)?;
     }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use callq_domain::{
-    Admission, IdempotencyKey, ListedOn, NewDirectCall, Pace, PacedBy, QueuePlace, QueueReason,
-    Queued, Refusal, Repeat, Return, SavedAnswer, SlotUse, Target,
+    Admission, CallType, IdempotencyKey, ListedOn, NewDirectCall, Pace, PacedBy, QueueFull,
+    QueuePlace, QueueReason, Queued, Refusal, Repeat, Return, SavedAnswer, SlotUse, Target,
 };
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -135,6 +135,16 @@ impl Verdict {
         })
     }
 
+    fn queue_full(&self) -> Result<QueueFull, Failure> {
+        Ok(QueueFull {
+            call_type: CallType::Direct,
+            limit: counted(self.limit)?,
+            waiting: u64::from(counted(self.number)?),
+            asked: 1,
+            pace: self.pace,
+        })
+    }
+
     fn ahead(&self) -> Result<u64, Failure> {
         counted(self.ahead).map(u64::from)
     }
@@ -177,6 +187,7 @@ fn admission(
             let credits = row.number.unwrap_or(0);
             return Ok(Admission::Refused(Refusal::NoCredits { credits }));
         }
+        "queue_full" => return Ok(Admission::Refused(Refusal::QueueFull(row.queue_full()?))),
         "mismatch" => return Ok(Admission::Repeated(Repeat::Mismatch)),
         "in_progress" => return Ok(Admission::Repeated(Repeat::InProgress)),
         "unanswered" => return Ok(Admission::Repeated(Repeat::Unanswered(row.item()?.into()))),

@@ -432,6 +432,31 @@ pub(crate) fn count_laid_out(
         .map(drop)
 }
 
+/// What `count_queued_campaign_calls` answers.
+#[derive(QueryableByName)]
+pub(crate) struct QueuedCampaignCallsRow {
+    /// None if any number may wait.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub waiting: Option<i64>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub most: Option<i32>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub slots: Option<i32>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub samples: Option<i32>,
+    #[diesel(sql_type = Nullable<Double>)]
+    pub mean_hold_ms: Option<f64>,
+}
+
+pub(crate) fn count_queued_campaign_calls(
+    conn: &mut PgConnection,
+    user: Uuid,
+) -> QueryResult<QueuedCampaignCallsRow> {
+    sql_query("SELECT * FROM count_queued_campaign_calls($1)")
+        .bind::<SqlUuid, _>(user)
+        .get_result(conn)
+}
+
 pub(crate) fn name_listed_items(conn: &mut PgConnection, campaign: Uuid) -> QueryResult<()> {
     sql_query("SELECT name_listed_items($1)")
         .bind::<SqlUuid, _>(campaign)

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use callq_domain::{
     AuditDifference, CallRate, CallStatus, CallStory, ConcurrencyLimit, HandEffect, HandSettlement,
-    HeldCalls, OperatorStore, Page, PageRequest, ProviderName, ProviderPace, StoreError,
-    SystemGauges, SystemState, User, UserChange, UserId, UserLoad,
+    HeldCalls, OperatorStore, Page, PageRequest, ProviderName, ProviderPace, QueueDefaults,
+    StoreError, SystemGauges, SystemState, User, UserChange, UserId, UserLoad,
 };
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -22,8 +22,8 @@ use crate::failure::is_understood;
 use crate::operator_calls::{call_story_on_conn, held_calls_on_conn, settle_by_hand_on_conn};
 use crate::queue::LOAD_COLUMNS;
 use crate::rows::system::{AuditRow, SystemRow};
-use crate::rows::user::{LoadRow, UserLoadRow, UserRow, limit_column};
 
+use crate::rows::user::{LoadRow, UserLoadRow, UserRow, cap_column, limit_column};
 use crate::rows::{call_rate, count, provider, unreadable};
 use crate::{Failure, PostgresStore, functions, migrations};
 
@@ -69,6 +69,31 @@ impl PostgresStore {
                 .bind::<Text, _>(provider.as_str())
                 .execute(conn)?;
                 system_state_on_conn(conn)
+            })
+            .await
+    }
+
+    /// Sets what holds for waiting calls of which nothing else is said, at each start: that of the
+    /// server which started last holds for all.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the database cannot be reached.
+    pub async fn adopt_queue_defaults(&self, defaults: QueueDefaults) -> Result<(), StoreError> {
+        let seconds = |ttl: Duration| i32::try_from(ttl.as_secs()).unwrap_or(i32::MAX);
+        self.database
+            .run(move |conn| {
+                functions::lock_engine(conn)?;
+                sql_query(
+                    "UPDATE system_state SET max_queued_direct_calls = $1, \
+                     max_queued_campaign_calls = $2, direct_call_ttl_seconds = $3, \
+                     campaign_call_ttl_seconds = $4",
+                )
+                .bind::<Nullable<Integer>, _>(defaults.max_queued_direct_calls.map(cap_column))
+                .bind::<Nullable<Integer>, _>(defaults.max_queued_campaign_calls.map(cap_column))
+                .bind::<Nullable<Integer>, _>(defaults.direct_call_ttl.map(seconds))
+                .bind::<Nullable<Integer>, _>(defaults.campaign_call_ttl.map(seconds))
+                .execute(conn)?;
+                Ok(())
             })
             .await
     }
@@ -282,7 +307,9 @@ fn update_user_on_conn(
          direct_reserved_slots = coalesce($3, direct_reserved_slots), \
          weight = coalesce($4, weight), \
          credits = CASE WHEN $5 THEN $6 ELSE credits END, \
-         campaign_calls_per_second = CASE WHEN $7 THEN $8 ELSE campaign_calls_per_second END, \
+         campaign_calls_per_second = CASE WHEN $11 THEN $12 ELSE campaign_calls_per_second END, \
+         max_queued_direct_calls = CASE WHEN $7 THEN $8 ELSE max_queued_direct_calls END, \
+         max_queued_campaign_calls = CASE WHEN $9 THEN $10 ELSE max_queued_campaign_calls END, \
          updated_at = now() \
          WHERE id = $1 RETURNING *",
     )
@@ -292,6 +319,10 @@ fn update_user_on_conn(
     .bind::<Nullable<Integer>, _>(change.weight.map(|weight| i32::from(weight.get())))
     .bind::<Bool, _>(change.credits.is_some())
     .bind::<Nullable<BigInt>, _>(change.credits.flatten())
+    .bind::<Bool, _>(change.max_queued_direct_calls.is_some())
+    .bind::<Nullable<Integer>, _>(change.max_queued_direct_calls.flatten().map(cap_column))
+    .bind::<Bool, _>(change.max_queued_campaign_calls.is_some())
+    .bind::<Nullable<Integer>, _>(change.max_queued_campaign_calls.flatten().map(cap_column))
     .bind::<Bool, _>(change.campaign_calls_per_second.is_some())
     .bind::<Nullable<Double>, _>(
         change

@@ -12,6 +12,8 @@ diesel::table! {
         campaign_calls_per_second -> Nullable<Double>,
         time_zone -> Text,
         credits -> Nullable<BigInt>,
+        max_queued_direct_calls -> Nullable<Integer>,
+        max_queued_campaign_calls -> Nullable<Integer>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
     }

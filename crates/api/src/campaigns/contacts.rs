@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::request::contacts_of;
-use super::{CAMPAIGN_BODY_LIMIT, find, stands_elsewhere};
+use super::{CAMPAIGN_BODY_LIMIT, find, refused, stands_elsewhere};
 use crate::api::Api;
 use crate::auth::Caller;
 use crate::json::JsonBody;
@@ -177,6 +177,7 @@ pub(crate) async fn list_campaign_contacts(
     request_body = AddContactsRequest,
     responses(
         (status = 200, description = "They are in it", body = ContactsAddedResponse),
+        (status = 503, description = "As many campaign calls of yours wait as may; nothing was changed. See `limit` and `waiting`"),
         (status = 404, description = "No such campaign or contact, or another user's"),
         (status = 409, description = "It is over; see `current_status`"),
     )
@@ -253,6 +254,7 @@ pub(crate) async fn cancel_campaign_contacts(
     request_body = RequeueContactsRequest,
     responses(
         (status = 200, description = "How many", body = ContactsRequeuedResponse),
+        (status = 503, description = "As many campaign calls of yours wait as may; nothing was changed. See `limit` and `waiting`"),
         (status = 404, description = "No such campaign, or another user's"),
         (status = 409, description = "It was cancelled, or is completed and its last hours are over; see `current_status`"),
     )
@@ -336,6 +338,6 @@ async fn changed<T>(
             Ok(done)
         }
         Err(StoreError::Conflict(_)) => Err(stands_elsewhere(find(api, caller, id).await?.status)),
-        Err(error) => Err(Problem::of_store(error, "campaign")),
+        Err(error) => Err(refused(api, caller, error)),
     }
 }

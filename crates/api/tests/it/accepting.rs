@@ -155,6 +155,45 @@ async fn a_number_that_must_not_be_called_is_403_and_says_by_which_list() {
 }
 
 #[actix_web::test]
+async fn a_full_queue_is_503_and_says_how_many_wait_of_how_many_and_when_to_come_again() {
+    let world = World::new();
+    let refused = |samples| {
+        let full = QueueFull {
+            call_type: CallType::Direct,
+            limit: 10,
+            waiting: 12,
+            asked: 1,
+            pace: Pace {
+                slots: 2,
+                samples,
+                mean_hold: Duration::from_secs(30),
+            },
+        };
+        Ok(Initiated::Refused(Refusal::QueueFull(full)))
+    };
+    let answered = met_with(&world, refused(9)).await;
+    // Three have to leave; with two slots and half a minute a call that takes 45 s.
+    assert_eq!(answered.header("retry-after"), Some("45"));
+    let problem = answered.problem(503);
+    assert_eq!(problem["type"], "/problems/queue-full");
+    assert_eq!(problem["error"], "Queue full");
+    assert_eq!(
+        (&problem["limit"], &problem["waiting"]),
+        (&json!(10), &json!(12))
+    );
+    assert_eq!(
+        problem["message"],
+        "Your queue is full: 12 direct calls wait, and at most 10 may. Nothing was queued."
+    );
+    // Before anything is known a call is taken for two minutes.
+    let answered = met_with(&world, refused(0)).await;
+    assert_eq!(answered.header("retry-after"), Some("180"));
+    let metrics = world.get("/metrics").await.text;
+    let counted = r#"callq_admissions_total{answer="queue_full"} 2"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[actix_web::test]
 async fn an_engine_that_cannot_accept_is_503_and_gives_no_cause_away() {
     let world = World::new();
     for error in [

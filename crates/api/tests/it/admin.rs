@@ -148,7 +148,8 @@ async fn a_user_is_changed_field_by_field() {
         async move { world.ask(&world.admin.1, "PATCH", &path, Some(body)).await }
     };
     let all = json!({"concurrent_calls_limit": 7, "direct_reserved_slots": 2, "weight": 3,
-                     "credits": 5});
+                     "credits": 5, "max_queued_direct_calls": 0,
+                     "max_queued_campaign_calls": 100_000_000});
     let changed = patch(all.clone()).await.json();
     for (name, value) in all.as_object().expect("an object") {
         assert_eq!(&changed[name], value);
@@ -160,8 +161,17 @@ async fn a_user_is_changed_field_by_field() {
         (&unmetered["credits"], &unmetered["weight"]),
         (&Value::Null, &json!(3))
     );
+    let capped = &unmetered["max_queued_campaign_calls"];
+    assert_eq!(capped, &json!(100_000_000), "left out is left as it is");
+    let uncapped = patch(json!({"max_queued_campaign_calls": null}))
+        .await
+        .json();
+    assert_eq!(uncapped["max_queued_campaign_calls"], Value::Null);
+    assert_eq!(uncapped["max_queued_direct_calls"], 0);
     for (field, bad) in [
         ("concurrent_calls_limit", -1),
+        ("max_queued_direct_calls", -1),
+        ("max_queued_campaign_calls", 100_000_001),
         ("direct_reserved_slots", -1),
         ("weight", 0),
         ("weight", 1_001),
@@ -172,7 +182,7 @@ async fn a_user_is_changed_field_by_field() {
             field
         );
     }
-    assert_eq!(world.fake.state().wakes, 3);
+    assert_eq!(world.fake.state().wakes, 4);
     let shown = world.ask(&world.admin.1, "GET", &path, None).await.json();
     assert_eq!(shown["concurrent_calls_limit"], 7);
     assert_eq!(

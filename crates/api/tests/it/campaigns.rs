@@ -265,3 +265,37 @@ async fn statistics_tell_how_far_it_is() {
         .await
         .problem(404);
 }
+
+#[actix_web::test]
+async fn a_campaign_that_the_queue_has_no_room_for_is_503_and_counted() {
+    let world = World::new();
+    let campaign = draft(&world).await;
+    let path = format!(
+        "/api/campaigns/{}/start",
+        campaign["id"].as_str().expect("an id")
+    );
+    let start = |contacts: u64| {
+        world.fake.state().campaigns[0].progress.total = contacts;
+        world.ask(&world.ada.1, "POST", &path, None)
+    };
+
+    let answered = start(100).await;
+    assert_eq!(answered.header("retry-after"), Some("120"));
+    let problem = answered.problem(503);
+    assert_eq!(problem["type"], "/problems/queue-full");
+    assert_eq!(
+        (&problem["limit"], &problem["waiting"]),
+        (&json!(100), &json!(1))
+    );
+    // More than ever may wait: there is no use in coming again.
+    let answered = start(101).await;
+    assert_eq!(answered.header("retry-after"), None);
+    answered.problem(503);
+
+    assert_eq!(world.fake.state().wakes, 0);
+    let metrics = world.get("/metrics").await.text;
+    assert!(
+        metrics.contains("callq_campaigns_queue_full_total 2"),
+        "{metrics}"
+    );
+}

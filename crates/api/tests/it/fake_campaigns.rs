@@ -6,6 +6,23 @@ use chrono::Utc;
 
 use crate::fake::{Fake, page_of};
 
+/// So many campaign calls may wait, and one does.
+const FULL: u64 = 100;
+
+fn full(asked: u64) -> StoreError {
+    StoreError::QueueFull(QueueFull {
+        call_type: CallType::Campaign,
+        limit: u32::try_from(FULL).expect("a small number"),
+        waiting: 1,
+        asked,
+        pace: Pace {
+            slots: 1,
+            samples: 0,
+            mean_hold: std::time::Duration::ZERO,
+        },
+    })
+}
+
 #[async_trait]
 impl CampaignStore for Fake {
     async fn create_campaign(&self, campaign: NewCampaign) -> Result<Campaign, StoreError> {
@@ -67,6 +84,9 @@ impl CampaignStore for Fake {
         let campaign = mine.find(|it| it.id == id).ok_or(StoreError::NotFound)?;
         if !campaign.status.may_become(status) {
             return Err(StoreError::Conflict("Not now.".into()));
+        }
+        if status == CampaignStatus::Active && campaign.progress.total >= FULL {
+            return Err(full(campaign.progress.total));
         }
         campaign.status = status;
         Ok(campaign.clone())

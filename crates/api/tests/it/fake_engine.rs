@@ -54,6 +54,12 @@ impl OperatorStore for Fake {
         user.campaign_calls_per_second = change
             .campaign_calls_per_second
             .unwrap_or(user.campaign_calls_per_second);
+        user.max_queued_direct_calls = change
+            .max_queued_direct_calls
+            .unwrap_or(user.max_queued_direct_calls);
+        user.max_queued_campaign_calls = change
+            .max_queued_campaign_calls
+            .unwrap_or(user.max_queued_campaign_calls);
         user.concurrent_calls_limit = change
             .concurrent_calls_limit
             .unwrap_or(user.concurrent_calls_limit);

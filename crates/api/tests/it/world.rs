@@ -166,6 +166,8 @@ fn load(id: UserId, role: Role) -> UserLoad {
             role,
             concurrent_calls_limit: ConcurrencyLimit::new(2).expect("a limit"),
             direct_reserved_slots: 0,
+            max_queued_direct_calls: None,
+            max_queued_campaign_calls: None,
             weight: Weight::ONE,
             campaign_calls_per_second: None,
             time_zone: "UTC".into(),

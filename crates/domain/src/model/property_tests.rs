@@ -7,10 +7,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::CallType::{Campaign, Direct};
-use crate::{CallType, ItemStatus, QueueItemId, UserId};
+use crate::{CallType, ItemStatus, QueueItemId, Refusal, UserId};
 
 use super::scene::*;
-use super::{Admission, Batch, Item, Queue, Settled};
+use super::{Admission, Batch, Item, Newcomer, Queue, Settled};
 use operations::*;
 
 mod operations;
@@ -100,11 +100,37 @@ fn answers_are_true(queue: &Queue, batch: &Batch, settled: &Settled) -> Result<(
     for (new, admission) in batch.admissions.iter().zip(&settled.admissions) {
         let status = queue.item(new.item_id).map(|item| item.status);
         let expected = match admission {
-            Admission::Started(_) => ItemStatus::Processing,
-            Admission::Queued(_) => ItemStatus::Queued,
+            Admission::Started(_) => Some(ItemStatus::Processing),
+            Admission::Queued(_) => Some(ItemStatus::Queued),
+            Admission::Refused(Refusal::QueueFull(full)) => {
+                prop_assert!(full.waiting >= u64::from(full.limit));
+                None
+            }
             other => panic!("newcomers are new and users there: {other:?}"),
         };
-        prop_assert_eq!(status, Some(expected));
+        prop_assert_eq!(status, expected);
+    }
+    Ok(())
+}
+
+/// Nobody who came in queued where as many waited as may. What came back from its slot may stand
+/// beyond that.
+fn caps_hold(queue: &Queue, batch: &Batch, settled: &Settled) -> Result<(), TestCaseError> {
+    for (id, user) in queue.users() {
+        let Some(most) = user.max_queued_direct else {
+            continue;
+        };
+        let queued = |(new, admission): &(&Newcomer, &Admission)| {
+            new.user_id == id && matches!(admission, Admission::Queued(_))
+        };
+        let newcomers = batch.admissions.iter().zip(&settled.admissions);
+        if newcomers.filter(queued).count() > 0 {
+            let waits = |item: &&Item| {
+                let direct = item.origin.call_type() == Direct;
+                item.user_id == id && direct && item.status == ItemStatus::Queued
+            };
+            prop_assert!(queue.items().filter(waits).count() <= most as usize);
+        }
     }
     Ok(())
 }
@@ -148,6 +174,7 @@ proptest! {
             prop_assert_eq!(scene.queue.check(), []);
             if let Some((batch, settled)) = answer {
                 answers_are_true(&scene.queue, &batch, &settled)?;
+                caps_hold(&scene.queue, &batch, &settled)?;
                 direct_went_first(&scene.queue, &settled)?;
                 lanes_kept_order(&scene.queue, &settled)?;
             }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::{
-    Attempt, CallStatus, CallType, Ending, EndingEffect, ItemStatus, Origin, Priority, QueueItemId,
-    QueueReason, Refusal, Return, SlotUse, UserId,
+    Attempt, CallStatus, CallType, Ending, EndingEffect, ItemStatus, Origin, Pace, Priority,
+    QueueFull, QueueItemId, QueueReason, Refusal, Return, SlotUse, UserId,
 };
 
 use super::{Item, Place, Queue, item_of};
@@ -254,6 +254,9 @@ impl Queue {
         }
         let wakes_at = new.scheduled_for.filter(|at| *at > now_ms);
         let obstacle = self.obstacle(new.user_id, wakes_at);
+        if let Some(full) = obstacle.as_ref().and_then(|_| self.full_queue(new.user_id)) {
+            return Admission::Refused(Refusal::QueueFull(full));
+        }
         let position = self.system.hand_out_position();
         self.insert(Item {
             id: new.item_id,
@@ -283,6 +286,26 @@ impl Queue {
         };
         self.file_ready_lanes();
         admission.unwrap_or(Admission::Refused(Refusal::UnknownUser))
+    }
+
+    /// That one more of the user's direct calls may not wait, if so. Of its calls' pace the model
+    /// knows the slots alone.
+    fn full_queue(&self, user_id: UserId) -> Option<QueueFull> {
+        let user = self.users.get(&user_id)?;
+        let limit = user.max_queued_direct?;
+        let waiting = self.waiting(|item| item.user_id == user_id && item.origin == Origin::Direct);
+        let waiting = waiting.len() as u64;
+        (waiting >= u64::from(limit)).then_some(QueueFull {
+            call_type: CallType::Direct,
+            limit,
+            waiting,
+            asked: 1,
+            pace: Pace {
+                slots: user.limit.min(self.system.limit),
+                samples: 0,
+                mean_hold: Duration::ZERO,
+            },
+        })
     }
 
     /// The first reason why a newcomer may not start at once.

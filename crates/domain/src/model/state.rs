@@ -47,6 +47,8 @@ pub struct User {
     pub weight: Weight,
     /// What it has left to pay with; none means it is not metered.
     pub credits: Option<i64>,
+    /// So many of its direct calls may wait; none for any number.
+    pub max_queued_direct: Option<u32>,
     /// Its direct calls.
     pub direct: Lane,
     /// Its campaign calls.
@@ -158,6 +160,7 @@ impl User {
             direct_reserved_slots: 0,
             weight: Weight::ONE,
             credits: None,
+            max_queued_direct: None,
             direct: Lane::default(),
             campaign: Lane::default(),
             campaigns: BTreeMap::new(),

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use async_trait::async_trait;
 use callq_domain::{
-    CampaignContact, CampaignContactStore, CampaignId, ContactId, ContactSelection, ContactStatus,
-    ContactsAdded, Page, PageRequest, StoreError, UserId,
+    CampaignContact, CampaignContactStore, CampaignId, CampaignStatus, ContactId, ContactSelection,
+    ContactStatus, ContactsAdded, Page, PageRequest, StoreError, UserId,
 };
 use diesel::prelude::*;
 use diesel::sql_query;
@@ -18,8 +18,8 @@ use uuid::Uuid;
 use super::change::{lock_list, lock_start, stands, status_of};
 use super::listing::ContactPage;
 use super::{
-    Owner, WITHDRAW_CHUNK, find, list_and_lay_out, lock_engine_and_look, requeue, unknown_contact,
-    withdraw_refused, withdraw_some,
+    Owner, WITHDRAW_CHUNK, find, lapse, list_and_lay_out, lock_engine_and_look, requeue, room,
+    unknown_contact, withdraw_refused, withdraw_some,
 };
 use crate::functions::{self, IdRow, LaidOut};
 use crate::{Failure, PostgresStore};
@@ -257,6 +257,7 @@ fn add_contacts_on_conn(
         user,
         campaign,
         agent: present.fields.agent_id.as_uuid(),
+        lapses_at: lapse::lapses_at(conn, user, &present.fields)?,
     };
     let end = end_of_list(conn, campaign)?;
     let calls = list_and_lay_out(conn, owner, &ids, end.listed, end.tail)?;
@@ -272,6 +273,9 @@ fn add_contacts_on_conn(
     };
     functions::count_laid_out(conn, campaign, laid_out)?;
     withdraw_refused(conn, &refused, at)?;
+    if status != CampaignStatus::Draft {
+        room::check_room(conn, user, calls.waiting as u64)?;
+    }
     Ok(added)
 }
 

@@ -15,8 +15,8 @@ mod plan;
 
 use async_trait::async_trait;
 use callq_domain::{
-    ImportError, ImportId, ImportReport, ImportStore, ImportTarget, ListFault, ListRow, ListRows,
-    NewImport, StoreError, UserId,
+    CampaignStatus, ImportError, ImportId, ImportReport, ImportStore, ImportTarget, ListFault,
+    ListRow, ListRows, NewImport, StoreError, UserId,
 };
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -27,7 +27,7 @@ use uuid::Uuid;
 use self::faults::Faults;
 use self::plan::Plan;
 use super::change::{lock_list, stands, status_of};
-use super::{Owner, find, lock_agent, lock_engine_and_look, withdraw_refused};
+use super::{Owner, find, lapse, lock_agent, lock_engine_and_look, room, withdraw_refused};
 use crate::functions::{self, LaidOut};
 use crate::rows::json::RawJson;
 use crate::schema::{import_errors, import_rows};
@@ -158,6 +158,7 @@ fn hold_campaign(conn: &mut PgConnection, import: &NewImport) -> Result<Owner, F
                 user,
                 campaign: new.id.as_uuid(),
                 agent,
+                lapses_at: lapse::lapses_at(conn, user, &new.fields)?,
             });
         }
         ImportTarget::Existing(id) => id.as_uuid(),
@@ -199,6 +200,7 @@ fn open_campaign(conn: &mut PgConnection, user: Uuid, id: Uuid) -> Result<Owner,
         user,
         campaign: id,
         agent: campaign.fields.agent_id.as_uuid(),
+        lapses_at: lapse::lapses_at(conn, user, &campaign.fields)?,
     })
 }
 
@@ -273,5 +275,8 @@ fn count_calls(
         .execute(conn)?;
     }
     withdraw_refused(conn, &refused, at)?;
+    if status != CampaignStatus::Draft {
+        room::check_room(conn, owner.user, plan.calls)?;
+    }
     Ok(())
 }

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::change::{lock_list, stands, status_of};
 use super::contacts::{end_of_list, name_items};
 use super::{
-    LAY_OUT_CHUNK, Owner, find, hours, insert_calls, lock_engine_and_look, new_items, number,
+    LAY_OUT_CHUNK, Owner, find, hours, insert_calls, lapse, lock_engine_and_look, new_items,
+    number, room,
 };
 use crate::functions::{self, LaidOut};
 use crate::rows::unreadable;
@@ -52,6 +53,7 @@ pub(super) fn requeue_contacts_on_conn(
         user,
         campaign,
         agent: present.fields.agent_id.as_uuid(),
+        lapses_at: lapse::lapses_at(conn, user, &present.fields)?,
     };
     let tail = end_of_list(conn, campaign)?.tail;
     for (nth, chunk) in rows.chunks(LAY_OUT_CHUNK).enumerate() {
@@ -82,11 +84,15 @@ pub(super) fn requeue_contacts_on_conn(
         let again = find(conn, user, campaign)?.ok_or(StoreError::NotFound)?;
         hours::lay_out_anew(conn, &again.into_campaign()?, at)?;
     }
-    if refused.is_empty() {
-        return Ok(rows.len() as u64);
+    let withdrawn = match refused.is_empty() {
+        true => 0,
+        false => functions::withdraw_listed(conn, &refused, at)?,
+    };
+    let requeued = (rows.len() as u64).saturating_sub(u64::try_from(withdrawn).unwrap_or(0));
+    if status != CampaignStatus::Draft {
+        room::check_room(conn, user, requeued)?;
     }
-    let withdrawn = functions::withdraw_listed(conn, &refused, at)?;
-    Ok((rows.len() as u64).saturating_sub(u64::try_from(withdrawn).unwrap_or(0)))
+    Ok(requeued)
 }
 
 /// Contacts whose item ended so and is the last word on them, in the order of the list. Each is kept

@@ -27,6 +27,8 @@ pub(crate) struct UserRow {
     campaign_calls_per_second: Option<f64>,
     time_zone: String,
     credits: Option<i64>,
+    max_queued_direct_calls: Option<i32>,
+    max_queued_campaign_calls: Option<i32>,
     created_at: DateTime<Utc>,
 }
 
@@ -46,6 +48,14 @@ impl UserRow {
                 "users.direct_reserved_slots",
                 self.direct_reserved_slots,
             )?,
+            max_queued_direct_calls: cap(
+                "users.max_queued_direct_calls",
+                self.max_queued_direct_calls,
+            )?,
+            max_queued_campaign_calls: cap(
+                "users.max_queued_campaign_calls",
+                self.max_queued_campaign_calls,
+            )?,
             weight: Weight::new(i64::from(self.weight))
                 .ok_or_else(|| unreadable("users.weight", self.weight))?,
             campaign_calls_per_second: (self.campaign_calls_per_second)
@@ -56,6 +66,16 @@ impl UserRow {
             created_at: self.created_at,
         })
     }
+}
+
+/// A cap, where the row has its own.
+fn cap(column: &'static str, value: Option<i32>) -> Result<Option<u32>, Failure> {
+    value.map(|cap| small_count(column, cap)).transpose()
+}
+
+/// A cap as its column holds it.
+pub(crate) fn cap_column(cap: u32) -> i32 {
+    i32::try_from(cap).unwrap_or(i32::MAX)
 }
 
 fn role(name: &str) -> Result<Role, Failure> {

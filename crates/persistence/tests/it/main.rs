@@ -3,6 +3,7 @@
 
 mod accounts;
 mod batches;
+mod bounds;
 mod calls;
 mod campaign_changes;
 mod campaign_contacts;

@@ -25,6 +25,7 @@ pub(super) enum Op {
     UserLimit(u128, u32),
     DirectReserved(u128, u32),
     Weight(u128, u16),
+    MaxQueued(u128, Option<u32>),
     SystemLimit(u32),
     Paused(bool),
     Open(u128, bool),
@@ -75,6 +76,7 @@ pub(super) fn any_op() -> impl Strategy<Value = Op> {
         1 => (1..=USERS, 0..4_u32).prop_map(|(of, n)| Op::UserLimit(of, n)),
         1 => (1..=USERS, 0..3_u32).prop_map(|(of, n)| Op::DirectReserved(of, n)),
         1 => (1..=USERS, 1..=5_u16).prop_map(|(of, n)| Op::Weight(of, n)),
+        1 => (1..=USERS, proptest::option::of(0..4_u32)).prop_map(|(of, most)| Op::MaxQueued(of, most)),
         1 => (0..8_u32).prop_map(Op::SystemLimit),
         1 => any::<bool>().prop_map(Op::Paused),
         1 => (campaign(), any::<bool>()).prop_map(|(id, open)| Op::Open(id, open)),
@@ -151,6 +153,10 @@ pub(super) fn apply(scene: &mut Scene, op: &Op) -> Option<(Batch, Settled)> {
             .expect("there"),
         Op::DirectReserved(of, n) => scene.queue.set_direct_reserved(user(of), n).expect("there"),
         Op::Weight(of, n) => scene.queue.set_weight(user(of), weight(n)).expect("there"),
+        Op::MaxQueued(of, most) => scene
+            .queue
+            .set_max_queued_direct(user(of), most)
+            .expect("there"),
         Op::SystemLimit(n) => scene.queue.set_system_limit(limit(n)),
         Op::Paused(paused) => scene.queue.set_paused(paused),
         Op::CampaignLimit(id, n) => scene

@@ -180,3 +180,41 @@ fn an_admission_sent_twice_takes_effect_once() {
     assert_eq!(scene.admit(new), Admission::Known(ItemStatus::Processing));
     assert_eq!(scene.queue.system().active, 1);
 }
+
+#[test]
+fn a_call_that_would_wait_in_a_full_queue_is_refused_and_one_that_can_start_is_not() {
+    let mut scene = Scene::new(5, &[1]);
+    scene
+        .queue
+        .set_max_queued_direct(user(1), Some(1))
+        .expect("there");
+
+    let (up, starts) = scene.ask(1);
+    let (waits, queued) = scene.ask(1);
+    let (refused, full) = scene.ask(1);
+
+    assert!(is_started(&starts));
+    assert!(matches!(queued, Admission::Queued(_)));
+    let Admission::Refused(Refusal::QueueFull(full)) = full else {
+        panic!("the queue is full: {full:?}");
+    };
+    assert_eq!((full.limit, full.waiting, full.asked), (1, 1, 1));
+    assert!(scene.queue.item(refused).is_none());
+    assert_eq!(scene.end(up), [waits]);
+    assert!(matches!(scene.ask(1).1, Admission::Queued(_)));
+}
+
+#[test]
+fn what_comes_back_from_its_slot_is_not_refused_by_a_full_queue() {
+    let mut scene = Scene::new(5, &[1]);
+    let (up, _) = scene.ask(1);
+    scene
+        .queue
+        .set_max_queued_direct(user(1), Some(0))
+        .expect("there");
+
+    scene.put_back(up, 1, 1_000);
+
+    assert_eq!(scene.queue.place(up).map(|place| place.position), Some(1));
+    assert!(matches!(scene.ask(1).1, Admission::Refused(_)));
+}

@@ -4,7 +4,7 @@
 use callq_domain::NewCampaign;
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Nullable, Timestamptz, Uuid as SqlUuid};
 
 use super::CHUNK;
 use crate::Failure;
@@ -29,10 +29,10 @@ const MEMBERS: &str = "\
 const CALLS: &str = "\
     INSERT INTO call_queue (id, user_id, agent_id, contact_id, campaign_id, call_type, priority, \
         position, status, phone_number, contact_name, user_data, queued_at, due_at, due_since, \
-        ordinal) \
+        ordinal, expires_at) \
     SELECT i.item_id, $1, $2, i.contact_id, $3, 'campaign', 0, \
         nextval('call_queue_position_seq'), 'queued', i.phone_number, i.name, i.user_data, now(), \
-        now(), now(), $4 + i.nth \
+        now(), now(), $4 + i.nth, $7 \
     FROM ( \
         SELECT r.item_id, coalesce(p.contact_id, r.contact_id) AS contact_id, r.phone_number, \
             coalesce(r.name, c.name) AS name, coalesce(r.user_data, c.user_data) AS user_data, \
@@ -101,6 +101,7 @@ pub(super) fn lay_out(conn: &mut PgConnection, owner: Owner, calls: u64) -> Resu
             .bind::<BigInt, _>(end.tail)
             .bind::<BigInt, _>(from)
             .bind::<BigInt, _>(until)
+            .bind::<Nullable<Timestamptz>, _>(owner.lapses_at)
             .execute(conn)?;
     }
     Ok(())

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use callq_domain::{
-    CallStatus, CallType, CampaignProgress, CampaignStatus, EndingEffect, ItemStatus, QueueReason,
-    Refusal, Repeat, ServerId, SlotUse,
+    CallStatus, CallType, CampaignProgress, CampaignStatus, EndingEffect, ItemStatus, QueueFull,
+    QueueReason, Refusal, Repeat, ServerId, SlotUse,
 };
 
 /// What a settlement answered.
@@ -24,10 +24,29 @@ pub(crate) enum Door {
     Started(Start),
     Waits(Wait),
     Refused(Refusal),
+    /// It would have to wait, and so many wait of as many as may.
+    Full {
+        limit: u32,
+        waiting: u64,
+        pace: Pace,
+    },
     /// It had come before, or another by its key: as this item.
     Before(usize),
     /// Its key is known.
     Repeated(Repeat),
+}
+
+impl Door {
+    pub(crate) fn full(full: &QueueFull, holds: Holds) -> Self {
+        Self::Full {
+            limit: full.limit,
+            waiting: full.waiting,
+            pace: Pace {
+                slots: full.pace.slots,
+                holds,
+            },
+        }
+    }
 }
 
 /// A slot given to an item.

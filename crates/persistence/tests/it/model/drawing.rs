@@ -122,6 +122,7 @@ fn setting() -> impl Strategy<Value = Vec<Op>> {
         1 => (user(), 1..=2_u32).prop_map(|(of, slots)| vec![Op::DirectReserved { of, slots }]),
         2 => (1..=5_u32).prop_map(|slots| vec![Op::SystemLimit(slots)]),
         1 => campaign_setting().prop_map(|op| vec![op]),
+        1 => (user(), most()).prop_map(|(of, most)| vec![Op::MaxQueued { of, most }]),
     ]
 }
 
@@ -262,6 +263,7 @@ fn change() -> impl Strategy<Value = Op> {
         2 => (user(), 1..=4_u16).prop_map(|(of, turns)| Op::Weight { of, turns }),
         2 => (user(), 0..=2_u32).prop_map(|(of, slots)| Op::DirectReserved { of, slots }),
         1 => (user(), left).prop_map(|(of, left)| Op::Credits { of, left }),
+        2 => (user(), most()).prop_map(|(of, most)| Op::MaxQueued { of, most }),
         2 => any::<bool>().prop_map(Op::Paused),
     ]
 }
@@ -272,6 +274,10 @@ fn campaign_setting() -> impl Strategy<Value = Op> {
         (0..CAMPAIGNS, slots).prop_map(|(nth, slots)| Op::CampaignLimit { nth, slots }),
         (0..CAMPAIGNS, 1..=4_u16).prop_map(|(nth, turns)| Op::CampaignWeight { nth, turns }),
     ]
+}
+
+fn most() -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![1 => Just(None), 2 => (0..5_u32).prop_map(Some)]
 }
 
 fn campaign() -> impl Strategy<Value = Op> {

@@ -25,7 +25,7 @@ const fn mutation(function: &'static str, says: &'static str, instead: &'static 
     }
 }
 
-const MUTATIONS: [Mutation; 21] = [
+const MUTATIONS: [Mutation; 22] = [
     // Limits.
     mutation(
         "admit_direct_calls",
@@ -76,6 +76,11 @@ const MUTATIONS: [Mutation; 21] = [
     ),
     // The door.
     mutation("admit_direct_calls", "s.due_direct = 0 AND", ""),
+    mutation(
+        "turn_away_from_full_queues",
+        "coalesce(j.waiting + j.nth_to_wait > j.most, false)",
+        "coalesce(j.waiting + j.nth_to_wait > j.most + 1, false)",
+    ),
     // Fences.
     mutation(
         "end_calls",

@@ -112,6 +112,11 @@ pub(crate) enum Op {
         of: usize,
         left: Option<i64>,
     },
+    /// So many direct calls of a user may wait.
+    MaxQueued {
+        of: usize,
+        most: Option<u32>,
+    },
     Paused(bool),
     /// A draft with so many contacts.
     Draft {

@@ -200,6 +200,7 @@ impl Game<'_> {
             | Op::Weight { .. }
             | Op::DirectReserved { .. }
             | Op::Credits { .. }
+            | Op::MaxQueued { .. }
             | Op::Paused(_) => self.change(op).await?,
             _ => {
                 self.gather(op);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use callq_domain::{
     Admission, Attempt, CallId, CampaignStatus, CampaignStore, EndingEffect, EngineStore,
     OwnershipStore, ProgressBatch, ProviderName, QueueItemId, QueuePlace, QueueStore, Queued,
-    Repeat, ReservedCall, ServerId, SlotBatch, StoreError, UserId,
+    Refusal, Repeat, ReservedCall, ServerId, SlotBatch, StoreError, UserId,
 };
 use callq_persistence::{Database, PostgresStore, connect};
 use callq_testing::TestDatabase;
@@ -138,6 +138,9 @@ impl Stage {
         match admission {
             Admission::Started(call) => Door::Started(self.start(call, reference)),
             Admission::Queued(queued) => Door::Waits(wait(queued, reference)),
+            Admission::Refused(Refusal::QueueFull(full)) => {
+                Door::full(full, pace(&full.pace).holds)
+            }
             Admission::Refused(refusal) => Door::Refused(*refusal),
             Admission::Repeated(Repeat::Unanswered(item)) => Door::Before(reference.number(*item)),
             Admission::Repeated(known) => Door::Repeated(known.clone()),
@@ -327,12 +330,16 @@ fn place(place: &QueuePlace) -> Place {
     Place {
         position: place.position,
         total: place.total_in_queue,
-        pace: Pace {
-            slots: place.pace.slots,
-            holds: Holds {
-                samples: place.pace.samples,
-                mean_ms: place.pace.mean_hold.as_secs_f64() * 1_000.0,
-            },
+        pace: pace(&place.pace),
+    }
+}
+
+fn pace(pace: &callq_domain::Pace) -> Pace {
+    Pace {
+        slots: pace.slots,
+        holds: Holds {
+            samples: pace.samples,
+            mean_ms: pace.mean_hold.as_secs_f64() * 1_000.0,
         },
     }
 }

@@ -70,6 +70,11 @@ impl Game<'_> {
                 change.credits = Some(left);
                 of
             }
+            Op::MaxQueued { of, most } => {
+                queue.set_max_queued_direct(user(of), most).unwrap();
+                change.max_queued_direct_calls = Some(most);
+                of
+            }
             other => unreachable!("{other:?} changes nothing"),
         };
         store.update_user(user(of), change).await?;

@@ -1,7 +1,7 @@
 //! What must be said at the door.
 
 use callq_domain::{
-    CallType, ItemStatus, QueueItemId, QueueReason, ServerId, SlotBatch, SlotUse, model,
+    CallType, ItemStatus, QueueItemId, QueueReason, Refusal, ServerId, SlotBatch, SlotUse, model,
 };
 
 use super::{Leeway, Reference};
@@ -38,6 +38,11 @@ impl Reference {
                         leeway.reasons_in_the_end.push((nth, full.to_string()));
                     }
                     Door::Waits(self.wait(&waiting, &self.holds))
+                }
+                model::Admission::Refused(Refusal::QueueFull(full)) => {
+                    self.disown_keys(&[call.item_id]);
+                    let holds = self.holds.get(&call.user_id).copied().unwrap_or_default();
+                    Door::full(&full, holds)
                 }
                 model::Admission::Refused(refusal) => Door::Refused(refusal),
                 model::Admission::Known(status) => {
