@@ -251,6 +251,7 @@ pub(crate) async fn start_campaign(
         },
         pacing: Pacing::FREE,
         country: None,
+        max_calls_per_number_per_day: None,
     };
     let campaign = NewCampaign {
         id,

@@ -3,7 +3,8 @@
 
 use actix_web::{get, patch, post, put, web};
 use callq_domain::{
-    CallRate, ConcurrencyLimit, MAX_QUEUED_CALLS, SystemState, User, UserChange, UserId, UserLoad,
+    CallRate, ConcurrencyLimit, MAX_QUEUED_CALLS, NumberLimit, SystemState, User, UserChange,
+    UserId, UserLoad,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -79,6 +80,11 @@ pub(crate) struct UserChangeRequest {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
     max_queued_campaign_calls: Option<Option<i64>>,
+    /// How often its campaigns may call one number within any 24 hours, 1 to 1,000; null for any
+    /// number of times.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    max_calls_per_number_per_day: Option<Option<i64>>,
     /// Its turns relative to others, 1 to 1,000.
     weight: Option<i64>,
     /// How many campaign calls of it may start in a second, 0.001 to 1,000; null for any number.
@@ -127,6 +133,10 @@ impl UserChangeRequest {
                 "max_queued_campaign_calls",
                 self.max_queued_campaign_calls,
             )?,
+            max_calls_per_number_per_day: self
+                .max_calls_per_number_per_day
+                .map(|limit| limit.map(fields::number_limit).transpose())
+                .transpose()?,
             credits: self.credits,
         })
     }
@@ -149,6 +159,8 @@ pub(crate) struct UserResponse {
     max_queued_direct_calls: Option<u32>,
     /// How many of its campaign calls may wait; null for the default.
     max_queued_campaign_calls: Option<u32>,
+    /// How often its campaigns may call one number within any 24 hours; null for any number of times.
+    max_calls_per_number_per_day: Option<u16>,
     /// Its turns relative to others.
     weight: u16,
     /// How many campaign calls of it may start in a second; null for any number.
@@ -171,6 +183,7 @@ impl From<User> for UserResponse {
             direct_reserved_slots: user.direct_reserved_slots,
             max_queued_direct_calls: user.max_queued_direct_calls,
             max_queued_campaign_calls: user.max_queued_campaign_calls,
+            max_calls_per_number_per_day: user.max_calls_per_number_per_day.map(NumberLimit::get),
             weight: user.weight.get(),
             campaign_calls_per_second: user.campaign_calls_per_second.map(CallRate::get),
             time_zone: user.time_zone,

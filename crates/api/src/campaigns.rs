@@ -6,7 +6,7 @@ use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, get, post, web};
 use callq_domain::{
     CallRate, Campaign, CampaignId, CampaignProgress, CampaignStatus, ConcurrencyLimit, DayOfWeek,
-    LegalHours, RetryCause, RetryRule, StoreError,
+    LegalHours, NumberLimit, RetryCause, RetryRule, StoreError,
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde::Serialize;
@@ -113,6 +113,8 @@ pub(crate) struct CampaignResponse {
     weight: u16,
     /// Where its lists are from; null means numbers are in international form.
     country: Option<String>,
+    /// How often it may call one number within any 24 hours; null for what holds for all of yours.
+    max_calls_per_number_per_day: Option<u16>,
     /// `draft`, `scheduled` (started, its first hours are still to come), `active`, `paused`, `completed` or `cancelled`.
     status: &'static str,
     /// How far it is.
@@ -163,6 +165,7 @@ impl From<Campaign> for CampaignResponse {
                 .map(RetryRuleResponse::of)
                 .collect(),
             country: fields.country.map(|country| country.to_string()),
+            max_calls_per_number_per_day: fields.max_calls_per_number_per_day.map(NumberLimit::get),
             status: campaign.status.as_str(),
             progress: campaign.progress.into(),
             created_at: campaign.created_at,

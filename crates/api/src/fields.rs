@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use callq_domain::{CallRate, Country, CountryError, PhoneNumber, Weight};
+use callq_domain::{CallRate, Country, CountryError, NumberLimit, PhoneNumber, Weight};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use chrono_tz::Tz;
 use serde_json::Value;
@@ -133,6 +133,14 @@ pub(crate) fn time_of_day(field: &str, text: &str) -> Result<NaiveTime, Problem>
     NaiveTime::parse_from_str(text, "%H:%M")
         .or_else(|_| NaiveTime::parse_from_str(text, "%H:%M:%S"))
         .map_err(|_| Problem::invalid(field, "must be a time of day written HH:MM or HH:MM:SS"))
+}
+
+/// How often one number may be called within any 24 hours.
+pub(crate) fn number_limit(value: i64) -> Result<NumberLimit, Problem> {
+    NumberLimit::new(value).ok_or_else(|| {
+        let fault = format!("must be a whole number from 1 to {}", NumberLimit::MAX);
+        Problem::invalid("max_calls_per_number_per_day", fault)
+    })
 }
 
 /// A whole number from `min` to `max`.

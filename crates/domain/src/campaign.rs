@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 
 use crate::{
     AgentId, CallingHours, CallingHoursError, CampaignId, ContactId, Country, LegalHours,
-    OpenWindow, Outcome, Pacing, RetryPolicy, UserId, Weekdays,
+    NumberLimit, OpenWindow, Outcome, Pacing, RetryPolicy, UserId, Weekdays,
 };
 
 /// Where a campaign stands.
@@ -130,6 +130,9 @@ pub struct CampaignFields {
     pub pacing: Pacing,
     /// Where its lists are from: numbers in national form are read as this country's.
     pub country: Option<Country>,
+    /// How often it may call a number within any 24 hours, the calls of its user's other campaigns
+    /// counted in; none for what its user's own limit says.
+    pub max_calls_per_number_per_day: Option<NumberLimit>,
 }
 
 impl CampaignFields {

@@ -186,7 +186,8 @@ pub trait OwnershipStore: Send + Sync {
     async fn withdraw_left_over(&self) -> Result<(), StoreError>;
 
     /// Housekeeping: prepares history partitions, drops idempotency keys older than a day, withdraws
-    /// what waits of cancelled campaigns, and forgets what no place depends on any more.
+    /// what waits of cancelled campaigns, and forgets calls that no longer count against their
+    /// numbers and what no place depends on any more.
     async fn maintain(&self) -> Result<(), StoreError>;
 }
 

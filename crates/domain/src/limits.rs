@@ -74,6 +74,30 @@ pub struct QueueDefaults {
     pub campaign_call_ttl: Option<Duration>,
 }
 
+/// So many campaign calls to one number within any 24 hours: 1 to [`NumberLimit::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NumberLimit(u16);
+
+impl NumberLimit {
+    /// The largest limit.
+    pub const MAX: u16 = 1_000;
+
+    /// A limit, if it lies in 1 to [`NumberLimit::MAX`].
+    #[must_use]
+    pub fn new(value: i64) -> Option<Self> {
+        u16::try_from(value)
+            .ok()
+            .filter(|calls| (1..=Self::MAX).contains(calls))
+            .map(Self)
+    }
+
+    /// The number of calls.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
 /// A limit beside the calls that hold a slot under it. `active` may exceed `limit` only after the
 /// limit was lowered: that ends no call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +249,12 @@ mod tests {
             .available(),
             2
         );
+    }
+
+    #[test]
+    fn a_number_is_called_once_a_day_at_least() {
+        assert!(NumberLimit::new(0).is_none() && NumberLimit::new(1_001).is_none());
+        assert_eq!(NumberLimit::new(3).map(NumberLimit::get), Some(3));
     }
 
     #[test]

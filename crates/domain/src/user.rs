@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 
-use crate::{CallRate, ConcurrencyLimit, TokenId, UserId, Weight};
+use crate::{CallRate, ConcurrencyLimit, NumberLimit, TokenId, UserId, Weight};
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +135,8 @@ pub struct User {
     pub max_queued_direct_calls: Option<u32>,
     /// How many of its campaign calls may wait; none for the default.
     pub max_queued_campaign_calls: Option<u32>,
+    /// How often its campaigns may call one number within any 24 hours; none for any number of times.
+    pub max_calls_per_number_per_day: Option<NumberLimit>,
     /// Its turns relative to others.
     pub weight: Weight,
     /// How many campaign calls of it may start in a second; none for any number.
@@ -159,6 +161,8 @@ pub struct UserChange {
     pub max_queued_direct_calls: Option<Option<u32>>,
     /// A new cap on its waiting campaign calls, likewise.
     pub max_queued_campaign_calls: Option<Option<u32>>,
+    /// A new limit on its campaign calls to one number; the inner `None` ends it.
+    pub max_calls_per_number_per_day: Option<Option<NumberLimit>>,
     /// A new weight.
     pub weight: Option<Weight>,
     /// A new pace of its campaign calls; the inner `None` lets them go at any.

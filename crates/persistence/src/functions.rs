@@ -400,6 +400,12 @@ pub(crate) fn forget_gaps(conn: &mut PgConnection, after: Uuid) -> QueryResult<O
         .map(|row| row.lane)
 }
 
+pub(crate) fn forget_number_calls(conn: &mut PgConnection) -> QueryResult<()> {
+    sql_query("SELECT forget_number_calls()")
+        .execute(conn)
+        .map(drop)
+}
+
 pub(crate) fn reopen_campaign(conn: &mut PgConnection, campaign: Uuid) -> QueryResult<()> {
     sql_query("SELECT reopen_campaigns(ARRAY[$1])")
         .bind::<SqlUuid, _>(campaign)

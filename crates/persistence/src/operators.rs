@@ -307,10 +307,11 @@ fn update_user_on_conn(
          direct_reserved_slots = coalesce($3, direct_reserved_slots), \
          weight = coalesce($4, weight), \
          credits = CASE WHEN $5 THEN $6 ELSE credits END, \
-         campaign_calls_per_second = CASE WHEN $11 THEN $12 ELSE campaign_calls_per_second END, \
+         campaign_calls_per_second = CASE WHEN $13 THEN $14 ELSE campaign_calls_per_second END, \
          max_queued_direct_calls = CASE WHEN $7 THEN $8 ELSE max_queued_direct_calls END, \
          max_queued_campaign_calls = CASE WHEN $9 THEN $10 ELSE max_queued_campaign_calls END, \
-         updated_at = now() \
+         max_calls_per_number_per_day = \
+             CASE WHEN $11 THEN $12 ELSE max_calls_per_number_per_day END, updated_at = now() \
          WHERE id = $1 RETURNING *",
     )
     .bind::<SqlUuid, _>(id)
@@ -323,6 +324,10 @@ fn update_user_on_conn(
     .bind::<Nullable<Integer>, _>(change.max_queued_direct_calls.flatten().map(cap_column))
     .bind::<Bool, _>(change.max_queued_campaign_calls.is_some())
     .bind::<Nullable<Integer>, _>(change.max_queued_campaign_calls.flatten().map(cap_column))
+    .bind::<Bool, _>(change.max_calls_per_number_per_day.is_some())
+    .bind::<Nullable<Integer>, _>(
+        (change.max_calls_per_number_per_day.flatten()).map(|limit| i32::from(limit.get())),
+    )
     .bind::<Bool, _>(change.campaign_calls_per_second.is_some())
     .bind::<Nullable<Double>, _>(
         change

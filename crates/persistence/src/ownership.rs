@@ -98,6 +98,9 @@ impl OwnershipStore for PostgresStore {
             })
             .await?;
         self.withdraw_left_over().await?;
+        self.database
+            .run(|conn| Ok(functions::forget_number_calls(conn)?))
+            .await?;
         let mut lane = Some(Uuid::nil());
         while let Some(after) = lane {
             lane = self

@@ -14,6 +14,7 @@ diesel::table! {
         credits -> Nullable<BigInt>,
         max_queued_direct_calls -> Nullable<Integer>,
         max_queued_campaign_calls -> Nullable<Integer>,
+        max_calls_per_number_per_day -> Nullable<Integer>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
     }
@@ -78,6 +79,7 @@ diesel::table! {
         max_concurrent_calls -> Nullable<Integer>,
         calls_per_second -> Nullable<Double>,
         weight -> Integer,
+        max_calls_per_number_per_day -> Nullable<Integer>,
         status -> Text,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,

@@ -82,6 +82,9 @@ pub(crate) struct CampaignRequest {
     /// are read as this country's.
     #[schema(example = "DE")]
     country: Option<String>,
+    /// How often it may call one number within any 24 hours, 1 to 1,000, the calls of all your
+    /// campaigns counted in; what an admin set for you unless that is more.
+    max_calls_per_number_per_day: Option<i64>,
 }
 
 /// How often to call again after one outcome.
@@ -179,6 +182,10 @@ impl CampaignRequest {
             retries,
             pacing,
             country: fields::country("country", self.country.as_deref())?,
+            max_calls_per_number_per_day: self
+                .max_calls_per_number_per_day
+                .map(fields::number_limit)
+                .transpose()?,
         };
         // Whole seconds and the order of dates are seen to above.
         let hours = fields.hours();

@@ -149,7 +149,8 @@ async fn a_user_is_changed_field_by_field() {
     };
     let all = json!({"concurrent_calls_limit": 7, "direct_reserved_slots": 2, "weight": 3,
                      "credits": 5, "max_queued_direct_calls": 0,
-                     "max_queued_campaign_calls": 100_000_000});
+                     "max_queued_campaign_calls": 100_000_000,
+                     "max_calls_per_number_per_day": 3});
     let changed = patch(all.clone()).await.json();
     for (name, value) in all.as_object().expect("an object") {
         assert_eq!(&changed[name], value);
@@ -163,15 +164,17 @@ async fn a_user_is_changed_field_by_field() {
     );
     let capped = &unmetered["max_queued_campaign_calls"];
     assert_eq!(capped, &json!(100_000_000), "left out is left as it is");
-    let uncapped = patch(json!({"max_queued_campaign_calls": null}))
-        .await
-        .json();
+    let none = json!({"max_queued_campaign_calls": null, "max_calls_per_number_per_day": null});
+    let uncapped = patch(none).await.json();
+    assert_eq!(uncapped["max_calls_per_number_per_day"], Value::Null);
     assert_eq!(uncapped["max_queued_campaign_calls"], Value::Null);
     assert_eq!(uncapped["max_queued_direct_calls"], 0);
     for (field, bad) in [
         ("concurrent_calls_limit", -1),
         ("max_queued_direct_calls", -1),
         ("max_queued_campaign_calls", 100_000_001),
+        ("max_calls_per_number_per_day", 0),
+        ("max_calls_per_number_per_day", 1_001),
         ("direct_reserved_slots", -1),
         ("weight", 0),
         ("weight", 1_001),

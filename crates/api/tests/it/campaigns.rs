@@ -299,3 +299,22 @@ async fn a_campaign_that_the_queue_has_no_room_for_is_503_and_counted() {
         "{metrics}"
     );
 }
+
+#[actix_web::test]
+async fn how_often_it_may_call_a_number_is_shown_as_it_was_said() {
+    let world = World::new();
+    let mut body = body(&world, &world.ada.1).await;
+    for (said, shown) in [(json!(2), json!(2)), (Value::Null, Value::Null)] {
+        body["max_calls_per_number_per_day"] = said;
+        let made = world.post("/api/campaigns", body.clone()).await.json();
+        assert_eq!(made["max_calls_per_number_per_day"], shown);
+    }
+    for bad in [0, 1_001, -1] {
+        body["max_calls_per_number_per_day"] = json!(bad);
+        let answered = world.post("/api/campaigns", body.clone()).await;
+        assert_eq!(
+            answered.problem(400)["field"],
+            "max_calls_per_number_per_day"
+        );
+    }
+}

@@ -57,6 +57,9 @@ impl OperatorStore for Fake {
         user.max_queued_direct_calls = change
             .max_queued_direct_calls
             .unwrap_or(user.max_queued_direct_calls);
+        user.max_calls_per_number_per_day = change
+            .max_calls_per_number_per_day
+            .unwrap_or(user.max_calls_per_number_per_day);
         user.max_queued_campaign_calls = change
             .max_queued_campaign_calls
             .unwrap_or(user.max_queued_campaign_calls);

@@ -168,6 +168,7 @@ fn load(id: UserId, role: Role) -> UserLoad {
             direct_reserved_slots: 0,
             max_queued_direct_calls: None,
             max_queued_campaign_calls: None,
+            max_calls_per_number_per_day: None,
             weight: Weight::ONE,
             campaign_calls_per_second: None,
             time_zone: "UTC".into(),

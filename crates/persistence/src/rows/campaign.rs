@@ -12,6 +12,7 @@ use diesel::sql_types::{Array, BigInt, Bool, Date, Nullable, Text, Timestamptz};
 use diesel::{AsChangeset, Insertable, QueryableByName};
 use uuid::Uuid;
 
+use super::user::number_limit;
 use super::{call_rate, count, small_count, unreadable};
 use crate::Failure;
 use crate::schema::campaigns;
@@ -36,6 +37,7 @@ pub(crate) struct CampaignRow {
     max_concurrent_calls: Option<i32>,
     calls_per_second: Option<f64>,
     weight: i32,
+    max_calls_per_number_per_day: Option<i32>,
     #[diesel(sql_type = Nullable<Text>)]
     retries: Option<String>,
     #[diesel(sql_type = Array<Text>)]
@@ -171,6 +173,7 @@ impl CampaignRow {
                 },
                 pacing,
                 country: self.country.map(country_of).transpose()?,
+                max_calls_per_number_per_day: number_limit(self.max_calls_per_number_per_day)?,
             },
         })
     }
@@ -252,6 +255,7 @@ pub(crate) struct NewCampaignRow<'a> {
     calls_per_second: Option<f64>,
     weight: i32,
     country: Option<String>,
+    max_calls_per_number_per_day: Option<i32>,
 }
 
 impl<'a> NewCampaignRow<'a> {
@@ -288,6 +292,8 @@ impl<'a> NewCampaignRow<'a> {
             calls_per_second: fields.pacing.calls_per_second.map(CallRate::get),
             weight: fields.pacing.weight.get().into(),
             country: fields.country.map(|country| country.to_string()),
+            max_calls_per_number_per_day: (fields.max_calls_per_number_per_day)
+                .map(|limit| i32::from(limit.get())),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Rows of `users` and `api_tokens`.
 
 use callq_domain::{
-    ConcurrencyLimit, Email, Identity, NewToken, NewUser, Role, TokenHash, TokenId, TypeCount,
-    User, UserId, UserLoad, Weight,
+    ConcurrencyLimit, Email, Identity, NewToken, NewUser, NumberLimit, Role, TokenHash, TokenId,
+    TypeCount, User, UserId, UserLoad, Weight,
 };
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
@@ -29,6 +29,7 @@ pub(crate) struct UserRow {
     credits: Option<i64>,
     max_queued_direct_calls: Option<i32>,
     max_queued_campaign_calls: Option<i32>,
+    max_calls_per_number_per_day: Option<i32>,
     created_at: DateTime<Utc>,
 }
 
@@ -56,6 +57,7 @@ impl UserRow {
                 "users.max_queued_campaign_calls",
                 self.max_queued_campaign_calls,
             )?,
+            max_calls_per_number_per_day: number_limit(self.max_calls_per_number_per_day)?,
             weight: Weight::new(i64::from(self.weight))
                 .ok_or_else(|| unreadable("users.weight", self.weight))?,
             campaign_calls_per_second: (self.campaign_calls_per_second)
@@ -71,6 +73,15 @@ impl UserRow {
 /// A cap, where the row has its own.
 fn cap(column: &'static str, value: Option<i32>) -> Result<Option<u32>, Failure> {
     value.map(|cap| small_count(column, cap)).transpose()
+}
+
+/// A limit on calls to one number, of a user or a campaign.
+pub(crate) fn number_limit(value: Option<i32>) -> Result<Option<NumberLimit>, Failure> {
+    let read = |value| {
+        NumberLimit::new(i64::from(value))
+            .ok_or_else(|| unreadable("max_calls_per_number_per_day", value))
+    };
+    value.map(read).transpose()
 }
 
 /// A cap as its column holds it.

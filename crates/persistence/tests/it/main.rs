@@ -19,6 +19,7 @@ mod lanes;
 mod migrations;
 mod model;
 mod net;
+mod numbers;
 mod operator_calls;
 mod operators;
 mod ownership;

@@ -33,11 +33,12 @@ const HOURS: &str = "2026-11-26-000011_keep_hours";
 const IMPORT: &str = "2026-11-27-000000_import_lists";
 const PACE: &str = "2026-11-27-000001_pace_campaigns";
 const BOUND: &str = "2026-11-27-000002_bound_queues";
-const ALL: [&str; 19] = [
+const SPARE: &str = "2026-11-27-000003_spare_numbers";
+const ALL: [&str; 20] = [
     FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, LISTS,
-    CHANGE, KEYS, RETRY, HOURS, IMPORT, PACE, BOUND,
+    CHANGE, KEYS, RETRY, HOURS, IMPORT, PACE, BOUND, SPARE,
 ];
-const NEWEST: &str = BOUND;
+const NEWEST: &str = SPARE;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
 const OLD_DEPLOYMENT: &str = "

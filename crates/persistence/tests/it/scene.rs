@@ -345,6 +345,7 @@ pub(crate) fn new_campaign(
             },
             pacing: Pacing::FREE,
             country: None,
+            max_calls_per_number_per_day: None,
         },
         contact_ids,
     }
