@@ -74,6 +74,33 @@ async fn two_calls_start_three_wait_and_the_first_in_line_follows_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_full_by_the_settings_answers_503_until_there_is_room() {
+    let world = World::new(10)
+        .with("DEFAULT_MAX_QUEUED_DIRECT_CALLS", "1")
+        .with("DIRECT_CALL_TTL_SECONDS", "600");
+    let server = world.serve();
+    let ada = world.user(&server, "ada", 1).await;
+    assert_eq!(ada.call(1).await.status, 200);
+    let waits = ada.call(2).await;
+    assert_eq!(position(&waits), 1);
+    assert!(waits.body["queue"]["expires_at"].is_string());
+
+    let full = ada.call(3).await;
+
+    assert_eq!(full.status, 503, "{full:?}");
+    assert_eq!(full.body["type"], "/problems/queue-full");
+    assert_eq!(full.body["limit"], json!(1));
+    assert_eq!(full.body["waiting"], json!(1));
+    assert!(full.headers.contains_key("retry-after"));
+    let first = world.dialer.dials()[0].call_id;
+    assert_eq!(world.dialer.end(first).expect("delivered"), 200);
+    let dials = world.dialer.wait_for_dials(2, PATIENCE);
+    assert_eq!(dials[1].to, number(2));
+    assert_eq!(position(&ada.call(3).await), 1);
+    assert_eq!(world.audit(), "every counter equals its rows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_200_simultaneous_calls_of_one_user_two_start_and_the_rest_stand_in_line() {
     let world = World::new(500);
     let server = world.serve();
