@@ -241,6 +241,7 @@ pub(crate) async fn start_campaign(
         end_date: None,
         campaign_timezone: None,
         use_custom_timezone: false,
+        use_contact_timezone: false,
         weekdays: Weekdays::ALL,
         holidays: BTreeSet::new(),
         legal_hours: None,

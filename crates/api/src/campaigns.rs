@@ -89,15 +89,19 @@ pub(crate) struct CampaignResponse {
     campaign_timezone: Option<String>,
     /// Whether `campaign_timezone` holds rather than your own zone.
     use_custom_timezone: bool,
+    /// Whether its hours go by the clock of each contact, where that is known.
+    use_contact_timezone: bool,
     /// The days on which its hours begin.
     weekdays: Vec<&'static str>,
     /// Dates on which nobody is called.
     holidays: BTreeSet<NaiveDate>,
     /// Hours within which its own are cut.
     legal_hours: Option<&'static str>,
-    /// The zone by whose clock all of this goes.
+    /// The zone by whose clock all of this goes; with `use_contact_timezone` for contacts whose own
+    /// is not known.
     time_zone: &'static str,
-    /// The hours it is in, or else the next; null while it is not under way.
+    /// The hours it is in, or else the next; null while it is not under way. With
+    /// `use_contact_timezone` the first of those of contacts whose calls are due, in their zone.
     hours: Option<HoursResponse>,
     /// Calls to a contact after the first that did not get through.
     max_retries: u32,
@@ -141,6 +145,7 @@ impl From<Campaign> for CampaignResponse {
             end_date: fields.end_date,
             campaign_timezone: fields.campaign_timezone,
             use_custom_timezone: fields.use_custom_timezone,
+            use_contact_timezone: fields.use_contact_timezone,
             weekdays: fields.weekdays.iter().map(DayOfWeek::as_str).collect(),
             holidays: fields.holidays,
             legal_hours: fields.legal_hours.map(LegalHours::as_str),
@@ -182,7 +187,7 @@ pub(crate) struct HoursResponse {
     opens_at: DateTime<Utc>,
     /// The first instant at which nobody is called; null for never.
     closes_at: Option<DateTime<Utc>>,
-    /// Whether waiting calls may go now.
+    /// Whether waiting calls may go now, or some of them.
     open: bool,
 }
 

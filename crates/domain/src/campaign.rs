@@ -118,6 +118,10 @@ pub struct CampaignFields {
     pub campaign_timezone: Option<String>,
     /// Whether `campaign_timezone` holds rather than the user's zone.
     pub use_custom_timezone: bool,
+    /// Whether its hours go by the clock of each contact, where [`zone_of_contact`] knows it.
+    ///
+    /// [`zone_of_contact`]: crate::zone_of_contact
+    pub use_contact_timezone: bool,
     /// The days on which its hours begin.
     pub weekdays: Weekdays,
     /// Dates on which nobody is called.
@@ -224,13 +228,15 @@ pub struct Campaign {
     pub user_id: UserId,
     /// What the user said of it.
     pub fields: CampaignFields,
-    /// The zone by whose clock its hours go: its own or its user's.
+    /// The zone by whose clock its hours go: its own or its user's. If it goes by its contacts'
+    /// clocks, that of those whose zone is not known.
     pub zone: Tz,
     /// Where it stands.
     pub status: CampaignStatus,
-    /// The hours it is in, or else the next; none while it is not under way.
+    /// The hours it is in, or else the next; none while it is not under way. If it goes by its
+    /// contacts' clocks, the first of those of contacts whose calls are due; none if none is.
     pub window: Option<OpenWindow>,
-    /// Whether its waiting calls may go now.
+    /// Whether its waiting calls may go now, or some of them.
     pub is_open: bool,
     /// How far it is.
     pub progress: CampaignProgress,

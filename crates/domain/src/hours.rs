@@ -36,7 +36,7 @@ mod zone_of_number;
 
 pub use legal::LegalHours;
 pub use weekdays::{DayOfWeek, Weekdays, WeekdaysError};
-pub use zone_of_number::zone_of_number;
+pub use zone_of_number::{zone_of_contact, zone_of_number};
 
 /// The hours of a campaign, in whichever zone they are asked about.
 ///

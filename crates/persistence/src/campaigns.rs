@@ -15,6 +15,7 @@ mod listing;
 mod listing_tests;
 mod requeue;
 mod room;
+mod zones;
 
 use std::collections::HashSet;
 
@@ -196,6 +197,7 @@ fn create_campaign_on_conn(
         campaign: id,
         agent,
         lapses_at: lapse::lapses_at(conn, user, &campaign.fields)?,
+        by_zone: campaign.fields.use_contact_timezone,
     };
     lay_out_calls(conn, owner, &contacts)?;
     find(conn, user, id)?
@@ -326,6 +328,8 @@ struct Owner {
     campaign: Uuid,
     agent: Uuid,
     lapses_at: Option<DateTime<Utc>>,
+    /// Whether each goes by the zone of its contact.
+    by_zone: bool,
 }
 
 /// What was laid out, and up to which entry of the do-not-call lists these were asked.
@@ -352,29 +356,34 @@ fn list_and_lay_out(
     for (nth, chunk) in contacts.chunks(LAY_OUT_CHUNK).enumerate() {
         let before = number(nth * LAY_OUT_CHUNK);
         let items = new_items(chunk.len());
+        let zones = zones::of_contacts(conn, owner, chunk)?;
         sql_query(
-            "INSERT INTO campaign_contacts (campaign_id, contact_id, item_id, ordinal) \
-             SELECT $1, i.id, i.item_id, $4 + i.nth \
-             FROM unnest($2, $3) WITH ORDINALITY i (id, item_id, nth)",
+            "INSERT INTO campaign_contacts (campaign_id, contact_id, item_id, ordinal, zone) \
+             SELECT $1, i.id, i.item_id, $4 + i.nth, i.zone \
+             FROM unnest($2, $3, $5) WITH ORDINALITY i (id, item_id, zone, nth)",
         )
         .bind::<SqlUuid, _>(owner.campaign)
         .bind::<Array<SqlUuid>, _>(chunk)
         .bind::<Array<SqlUuid>, _>(&items)
         .bind::<BigInt, _>(listed + before)
+        .bind::<Array<Nullable<Text>>, _>(&zones)
         .execute(conn)?;
         let refused: HashSet<Uuid> = do_not_call::listed_contacts(conn, owner.user, chunk)?
             .into_iter()
             .collect();
-        let (over, waiting): (Vec<_>, Vec<_>) = chunk
-            .iter()
-            .copied()
-            .zip(items)
-            .partition(|(contact, _)| refused.contains(contact));
-        let (called, items): (Vec<Uuid>, Vec<Uuid>) = waiting.into_iter().unzip();
+        let mut calls = NewCalls::default();
+        let mut over = Vec::new();
+        for ((contact, item), zone) in chunk.iter().zip(items).zip(zones) {
+            if refused.contains(contact) {
+                over.push((*contact, item));
+            } else {
+                calls.push(*contact, item, zone);
+            }
+        }
         let behind = tail + number(laid_out.waiting);
-        insert_calls(conn, owner, &called, &items, behind)?;
+        insert_calls(conn, owner, &calls, behind)?;
         insert_refused_calls(conn, owner, &over)?;
-        laid_out.waiting += called.len();
+        laid_out.waiting += calls.contacts.len();
         laid_out.refused += over.len();
     }
     Ok(laid_out)
@@ -420,24 +429,41 @@ fn new_items(count: usize) -> Vec<Uuid> {
     (0..count).map(|_| QueueItemId::new().into()).collect()
 }
 
+/// Calls to be laid out, in order.
+#[derive(Default)]
+struct NewCalls {
+    contacts: Vec<Uuid>,
+    items: Vec<Uuid>,
+    /// As [`zones::of_contacts`] tells them.
+    zones: Vec<Option<String>>,
+}
+
+impl NewCalls {
+    fn push(&mut self, contact: Uuid, item: Uuid, zone: Option<String>) {
+        self.contacts.push(contact);
+        self.items.push(item);
+        self.zones.push(zone);
+    }
+}
+
 /// A queue item for each contact, in order, numbered from behind those laid out before. Answers how
 /// many there are: fewer if contacts are gone.
 fn insert_calls(
     conn: &mut PgConnection,
     owner: Owner,
-    contacts: &[Uuid],
-    items: &[Uuid],
+    calls: &NewCalls,
     before: i64,
 ) -> QueryResult<usize> {
     sql_query(
         "INSERT INTO call_queue (id, user_id, agent_id, contact_id, campaign_id, call_type, \
              priority, position, status, phone_number, contact_name, user_data, queued_at, due_at, \
-             due_since, ordinal, expires_at) \
+             due_since, ordinal, expires_at, zone) \
          SELECT i.item_id, $1, $2, i.id, $3, 'campaign', 0, nextval('call_queue_position_seq'), \
-             'queued', i.phone_number, i.name, i.user_data, now(), now(), now(), $6 + i.nth, $7 \
+             'queued', i.phone_number, i.name, i.user_data, now(), now(), now(), $6 + i.nth, $7, \
+             i.zone \
          FROM ( \
-             SELECT n.item_id, n.nth, c.id, c.phone_number, c.name, c.user_data \
-             FROM unnest($4, $5) WITH ORDINALITY n (item_id, contact_id, nth) \
+             SELECT n.item_id, n.zone, n.nth, c.id, c.phone_number, c.name, c.user_data \
+             FROM unnest($4, $5, $8) WITH ORDINALITY n (item_id, contact_id, zone, nth) \
              JOIN contacts c ON c.id = n.contact_id \
              ORDER BY n.nth \
          ) i",
@@ -445,10 +471,11 @@ fn insert_calls(
     .bind::<SqlUuid, _>(owner.user)
     .bind::<SqlUuid, _>(owner.agent)
     .bind::<SqlUuid, _>(owner.campaign)
-    .bind::<Array<SqlUuid>, _>(items)
-    .bind::<Array<SqlUuid>, _>(contacts)
+    .bind::<Array<SqlUuid>, _>(&calls.items)
+    .bind::<Array<SqlUuid>, _>(&calls.contacts)
     .bind::<BigInt, _>(before)
     .bind::<Nullable<Timestamptz>, _>(owner.lapses_at)
+    .bind::<Array<Nullable<Text>>, _>(&calls.zones)
     .execute(conn)
 }
 
@@ -535,7 +562,7 @@ async fn withdraw_waiting(database: Database, campaign: Uuid) -> Result<(), Stor
     while database
         .run(move |conn| {
             let at = functions::lock_engine(conn)?;
-            withdraw_chunk(conn, campaign, "cancelled", CANCELLED, at)
+            withdraw_chunk(conn, campaign, None, "cancelled", CANCELLED, at)
         })
         .await?
     {}
@@ -546,33 +573,37 @@ async fn withdraw_waiting(database: Database, campaign: Uuid) -> Result<(), Stor
 fn withdraw_chunk(
     conn: &mut PgConnection,
     campaign: Uuid,
+    zone: Option<&str>,
     status: &str,
     reason: &str,
     at: DateTime<Utc>,
 ) -> Result<bool, Failure> {
-    Ok(withdraw_some(conn, campaign, status, reason, at)? == WITHDRAW_CHUNK)
+    Ok(withdraw_some(conn, campaign, zone, status, reason, at)? == WITHDRAW_CHUNK)
 }
 
-/// Ends at most [`WITHDRAW_CHUNK`] of the waiting calls of a campaign, and answers how many. Needs
-/// the engine's lock.
+/// Ends at most [`WITHDRAW_CHUNK`] of the waiting calls of a campaign, of all or of one zone, and
+/// answers how many. Needs the engine's lock.
 fn withdraw_some(
     conn: &mut PgConnection,
     campaign: Uuid,
+    zone: Option<&str>,
     status: &str,
     reason: &str,
     at: DateTime<Utc>,
 ) -> Result<usize, Failure> {
     // Two halves, each the left edge of a partial index.
-    let waiting: Vec<IdRow> = sql_query(
-        "(SELECT id FROM call_queue WHERE campaign_id = $1 \
+    let which = zone.map_or("$3 IS NULL", |_| "zone = $3");
+    let waiting: Vec<IdRow> = sql_query(format!(
+        "(SELECT id FROM call_queue WHERE campaign_id = $1 AND {which} \
              AND call_type = 'campaign' AND wakes_at IS NULL LIMIT $2) \
          UNION ALL \
-         (SELECT id FROM call_queue WHERE campaign_id = $1 \
+         (SELECT id FROM call_queue WHERE campaign_id = $1 AND {which} \
              AND call_type = 'campaign' AND wakes_at IS NOT NULL LIMIT $2) \
-         LIMIT $2",
-    )
+         LIMIT $2"
+    ))
     .bind::<SqlUuid, _>(campaign)
     .bind::<BigInt, _>(i64::try_from(WITHDRAW_CHUNK).unwrap_or(i64::MAX))
+    .bind::<Nullable<Text>, _>(zone)
     .load(conn)?;
     if waiting.is_empty() {
         return Ok(0);
@@ -600,6 +631,6 @@ pub(crate) fn withdraw_cancelled_campaigns_chunk(conn: &mut PgConnection) -> Res
         return Ok(false);
     };
     let at = functions::lock_engine(conn)?;
-    withdraw_chunk(conn, id, "cancelled", CANCELLED, at)?;
+    withdraw_chunk(conn, id, None, "cancelled", CANCELLED, at)?;
     Ok(true)
 }

@@ -71,6 +71,7 @@ diesel::table! {
         end_date -> Nullable<Date>,
         campaign_timezone -> Nullable<Text>,
         use_custom_timezone -> Bool,
+        use_contact_timezone -> Bool,
         weekdays -> Array<Text>,
         holidays -> Array<Date>,
         legal_hours -> Nullable<Text>,

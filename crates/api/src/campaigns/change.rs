@@ -13,7 +13,8 @@ use crate::params::PathId;
 use crate::problem::Problem;
 
 /// Replaces what is said of a campaign that is not over; what is left out is as if never said. Whom
-/// it calls is not changed by this, and who talks only while it is a draft.
+/// it calls is not changed by this, and who talks, and whether it goes by its contacts' clocks, only
+/// while it is a draft.
 #[utoipa::path(
     tag = "campaigns",
     params(("id" = Uuid, Path, description = "The campaign")),
@@ -21,7 +22,7 @@ use crate::problem::Problem;
     responses(
         (status = 200, description = "As it is now", body = CampaignResponse),
         (status = 404, description = "No such campaign or agent, or another user's"),
-        (status = 409, description = "It is over, calls already with another agent, or is under way and would have no hours left; see `field` and `current_status`"),
+        (status = 409, description = "It is over, calls already with another agent or by other clocks, or is under way and would have no hours left; see `field` and `current_status`"),
     )
 )]
 #[put("/api/campaigns/{id}")]
@@ -33,7 +34,7 @@ pub(crate) async fn replace_campaign(
 ) -> Result<web::Json<CampaignResponse>, Problem> {
     let said = body.value.into_replacement()?;
     let present = find(&api, caller, id.0).await?;
-    let agent = said.agent_id;
+    let (agent, by_contact) = (said.agent_id, said.use_contact_timezone);
     let store = &api.ports.campaigns;
     match store.update_campaign(caller.user(), id.0, said).await {
         Ok(campaign) => {
@@ -49,15 +50,24 @@ pub(crate) async fn replace_campaign(
             if status.is_over() {
                 return Err(stands_elsewhere(status));
             }
-            if present.fields.agent_id == agent {
+            let fixed = [
+                ("agent_id", present.fields.agent_id == agent),
+                (
+                    "use_contact_timezone",
+                    present.fields.use_contact_timezone == by_contact,
+                ),
+            ];
+            let changed = fixed.iter().find(|(_, same)| !same);
+            let (field, sentence) = match changed {
+                Some((field, _)) => (
+                    *field,
+                    format!("`{field}` can be changed only while the campaign is a draft."),
+                ),
                 // It may, but for its hours: none are left.
-                return Err(Problem::conflict(fields::sentence(why))
-                    .with_field("end_date")
-                    .with_current_status(status.as_str()));
-            }
-            let sentence = "`agent_id` can be changed only while the campaign is a draft.";
+                None => ("end_date", fields::sentence(why)),
+            };
             Err(Problem::conflict(sentence)
-                .with_field("agent_id")
+                .with_field(field)
                 .with_current_status(status.as_str()))
         }
         Err(error) => Err(Problem::of_store(error, "campaign")),

@@ -53,6 +53,9 @@ pub(crate) struct CampaignRequest {
     campaign_timezone: Option<String>,
     /// Whether `campaign_timezone` holds; true if it is given.
     use_custom_timezone: Option<bool>,
+    /// Whether its hours go by the clock of each contact: by the contact's `time_zone`, or else the
+    /// zone of its number, or else the zone above. False unless given; changes in a draft only.
+    use_contact_timezone: Option<bool>,
     /// On which days its hours begin: some of `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`; every
     /// day unless given.
     #[schema(example = json!(["mon", "tue", "wed", "thu", "fri"]))]
@@ -176,6 +179,7 @@ impl CampaignRequest {
             end_date,
             campaign_timezone,
             use_custom_timezone,
+            use_contact_timezone: self.use_contact_timezone.unwrap_or(false),
             weekdays,
             holidays,
             legal_hours,

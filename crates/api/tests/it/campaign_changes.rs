@@ -358,3 +358,24 @@ async fn hours_that_leave_no_time_are_refused_by_the_field() {
     );
     assert_eq!(refused["detail"], "Campaign has no hours left.");
 }
+
+#[actix_web::test]
+async fn by_whose_clock_a_campaign_goes_is_changed_in_a_draft_only() {
+    let made = Made::draft().await;
+    let mut body = made.body.clone();
+    body["use_contact_timezone"] = json!(true);
+    let changed = made.put(body.clone()).await;
+    assert_eq!(changed.json()["use_contact_timezone"], true);
+
+    made.stands(CampaignStatus::Active);
+    // Left out is as if never said.
+    let refused = made.put(made.body.clone()).await.problem(409);
+
+    assert_eq!(
+        (&refused["field"], &refused["current_status"]),
+        (&json!("use_contact_timezone"), &json!("active"))
+    );
+    let sentence = "`use_contact_timezone` can be changed only while the campaign is a draft.";
+    assert_eq!(refused["detail"], sentence);
+    assert_eq!(made.put(body).await.status, 200);
+}

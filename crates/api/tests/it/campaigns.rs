@@ -35,6 +35,7 @@ async fn a_campaign_is_made_as_a_draft_with_its_defaults() {
     assert_eq!(campaign["first_call_time"], "09:00:00");
     assert_eq!(campaign["last_call_time"], "18:30:15");
     assert_eq!(campaign["use_custom_timezone"], false);
+    assert_eq!(campaign["use_contact_timezone"], false);
     assert_eq!(
         (&campaign["max_retries"], &campaign["end_date"]),
         (&json!(0), &Value::Null)
@@ -55,12 +56,14 @@ async fn hours_are_shown_as_they_hold() {
     body["weekdays"] = json!(["fri", "mon", "fri"]);
     body["holidays"] = json!(["2030-12-26", "2030-12-25"]);
     body["legal_hours"] = json!("ofcom");
+    body["use_contact_timezone"] = json!(true);
 
     let made = world.post("/api/campaigns", body).await.json();
 
     assert_eq!(made["weekdays"], json!(["mon", "fri"]));
     assert_eq!(made["holidays"], json!(["2030-12-25", "2030-12-26"]));
     assert_eq!(made["legal_hours"], "ofcom");
+    assert_eq!(made["use_contact_timezone"], true);
     assert_eq!(
         (&made["time_zone"], &made["hours"]),
         (&json!("UTC"), &Value::Null)
@@ -191,6 +194,7 @@ async fn a_bad_field_is_named() {
         ("end_date", json!("2030-04-30"), "end_date"),
         ("campaign_timezone", json!("Nowhere"), "campaign_timezone"),
         ("use_custom_timezone", json!(true), "campaign_timezone"),
+        ("use_contact_timezone", json!("yes"), "use_contact_timezone"),
         ("max_retries", json!(-1), "max_retries"),
         ("retry_interval_minutes", json!(0), "retry_interval_minutes"),
         ("weekdays", json!(["mon", "monday"]), "weekdays"),

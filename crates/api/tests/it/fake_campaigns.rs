@@ -102,7 +102,8 @@ impl CampaignStore for Fake {
         let knows_agent = state.agents.iter().any(has_agent);
         let mut mine = state.campaigns.iter_mut().filter(|it| it.user_id == user);
         let campaign = mine.find(|it| it.id == id).ok_or(StoreError::NotFound)?;
-        let stays = campaign.fields.agent_id == fields.agent_id;
+        let stays = campaign.fields.agent_id == fields.agent_id
+            && campaign.fields.use_contact_timezone == fields.use_contact_timezone;
         if campaign.status.is_over() || !(stays || campaign.status == CampaignStatus::Draft) {
             return Err(StoreError::Conflict("Not now.".into()));
         }

@@ -36,6 +36,25 @@ pub fn zone_of_number(number: &PhoneNumber) -> Option<Tz> {
     }
 }
 
+/// The time zone of a contact: the one it names, or else that of its number. None if neither is
+/// known.
+///
+/// ```
+/// use callq_domain::zone_of_contact;
+/// use chrono_tz::Tz;
+///
+/// let number = "+14155552671".parse()?;
+/// assert_eq!(zone_of_contact(Some("Asia/Tokyo"), &number), Some(Tz::Asia__Tokyo));
+/// assert_eq!(zone_of_contact(None, &number), Some(Tz::America__Los_Angeles));
+/// # Ok::<(), callq_domain::PhoneNumberError>(())
+/// ```
+#[must_use]
+pub fn zone_of_contact(named: Option<&str>, number: &PhoneNumber) -> Option<Tz> {
+    named
+        .and_then(|name| name.parse().ok())
+        .or_else(|| zone_of_number(number))
+}
+
 fn zone_of_area_code(code: u16) -> Option<Tz> {
     AREA_CODES
         .iter()
@@ -123,6 +142,21 @@ mod tests {
             let number = PhoneNumber::from_trusted(number);
             assert_eq!(zone_of_number(&number), zone, "{}", number.as_str());
         }
+    }
+
+    #[test]
+    fn a_contact_has_the_zone_it_names_or_that_of_its_number() {
+        let [american, toll_free] = ["+14155552671", "+18005552368"].map(PhoneNumber::from_trusted);
+        let tokyo = Some(Tz::Asia__Tokyo);
+        assert_eq!(zone_of_contact(Some("Asia/Tokyo"), &american), tokyo);
+        assert_eq!(zone_of_contact(Some("Asia/Tokyo"), &toll_free), tokyo);
+        let los_angeles = Some(Tz::America__Los_Angeles);
+        assert_eq!(zone_of_contact(None, &american), los_angeles);
+        assert_eq!(
+            zone_of_contact(Some("Mars/Olympus"), &american),
+            los_angeles
+        );
+        assert_eq!(zone_of_contact(None, &toll_free), None);
     }
 
     #[test]

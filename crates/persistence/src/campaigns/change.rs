@@ -3,10 +3,11 @@
 use callq_domain::{Campaign, CampaignFields, CampaignStatus, StoreError};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Bool, Timestamptz, Uuid as SqlUuid};
 use uuid::Uuid;
 
-use super::{find, hours, insert_retry_rules, lock_agent};
+use super::contacts::name_items;
+use super::{Owner, find, hours, insert_retry_rules, lock_agent, zones};
 use crate::rows::campaign::NewCampaignRow;
 use crate::schema::campaigns;
 use crate::{Failure, functions};
@@ -63,11 +64,15 @@ pub(super) fn update_campaign_on_conn(
     if present.fields.agent_id != fields.agent_id {
         change_agent(conn, user, id, fields.agent_id.as_uuid())?;
     }
+    if present.fields.use_contact_timezone != fields.use_contact_timezone {
+        change_clock(conn, user, id, fields.use_contact_timezone)?;
+    }
     let at = functions::lock_engine(conn)?;
     let own = campaigns::table
         .find(id)
         .filter(campaigns::user_id.eq(user))
         .filter(campaigns::agent_id.eq(fields.agent_id.as_uuid()))
+        .filter(campaigns::use_contact_timezone.eq(fields.use_contact_timezone))
         .filter(campaigns::status.ne_all(["completed", "cancelled"]));
     let said = NewCampaignRow::of(id, user, fields);
     let changed = diesel::update(own)
@@ -76,7 +81,7 @@ pub(super) fn update_campaign_on_conn(
     let row = find(conn, user, id)?.ok_or(StoreError::NotFound)?;
     let campaign = row.into_campaign()?;
     if changed == 0 {
-        // It ended, or got another agent, since it was looked at.
+        // It ended, or got another agent or clock, since it was looked at.
         return Err(stands(campaign.status));
     }
     sql_query("DELETE FROM campaign_retries WHERE campaign_id = $1")
@@ -122,6 +127,37 @@ fn change_agent(
     sql_query("UPDATE campaigns SET agent_id = $2 WHERE id = $1 AND status = 'draft'")
         .bind::<SqlUuid, _>(campaign)
         .bind::<SqlUuid, _>(agent)
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Has a draft go by its contacts' clocks, or by its own zone: what is laid out for it changes as in
+/// [`change_agent`].
+fn change_clock(
+    conn: &mut PgConnection,
+    user: Uuid,
+    campaign: Uuid,
+    by_zone: bool,
+) -> Result<(), Failure> {
+    lock_list(conn, campaign)?;
+    lock_start(conn, campaign)?;
+    let row = find(conn, user, campaign)?.ok_or(StoreError::NotFound)?;
+    let present = row.into_campaign()?;
+    if present.status != CampaignStatus::Draft {
+        return Err(stands(present.status));
+    }
+    let owner = Owner {
+        user,
+        campaign,
+        agent: present.fields.agent_id.as_uuid(),
+        lapses_at: None,
+        by_zone,
+    };
+    name_items(conn, campaign)?;
+    zones::change(conn, owner)?;
+    sql_query("UPDATE campaigns SET use_contact_timezone = $2 WHERE id = $1 AND status = 'draft'")
+        .bind::<SqlUuid, _>(campaign)
+        .bind::<Bool, _>(by_zone)
         .execute(conn)?;
     Ok(())
 }

@@ -18,8 +18,8 @@ use uuid::Uuid;
 use super::change::{lock_list, lock_start, stands, status_of};
 use super::listing::ContactPage;
 use super::{
-    Owner, WITHDRAW_CHUNK, find, lapse, list_and_lay_out, lock_engine_and_look, requeue, room,
-    unknown_contact, withdraw_refused, withdraw_some,
+    Owner, WITHDRAW_CHUNK, find, hours, lapse, list_and_lay_out, lock_engine_and_look, requeue,
+    room, unknown_contact, withdraw_refused, withdraw_some,
 };
 use crate::functions::{self, IdRow, LaidOut};
 use crate::{Failure, PostgresStore};
@@ -120,7 +120,7 @@ impl PostgresStore {
                     if status.is_over() {
                         return Ok(Err(stands(status)));
                     }
-                    withdraw_some(conn, campaign, "cancelled", WITHDRAWN, at).map(Ok)
+                    withdraw_some(conn, campaign, None, "cancelled", WITHDRAWN, at).map(Ok)
                 })
                 .await?;
             match some {
@@ -258,6 +258,7 @@ fn add_contacts_on_conn(
         campaign,
         agent: present.fields.agent_id.as_uuid(),
         lapses_at: lapse::lapses_at(conn, user, &present.fields)?,
+        by_zone: present.fields.use_contact_timezone,
     };
     let end = end_of_list(conn, campaign)?;
     let calls = list_and_lay_out(conn, owner, &ids, end.listed, end.tail)?;
@@ -272,6 +273,9 @@ fn add_contacts_on_conn(
         ..LaidOut::default()
     };
     functions::count_laid_out(conn, campaign, laid_out)?;
+    if owner.by_zone {
+        hours::lay_out_missing(conn, campaign, at)?;
+    }
     withdraw_refused(conn, &refused, at)?;
     if status != CampaignStatus::Draft {
         room::check_room(conn, user, calls.waiting as u64)?;

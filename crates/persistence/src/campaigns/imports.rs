@@ -27,7 +27,7 @@ use uuid::Uuid;
 use self::faults::Faults;
 use self::plan::Plan;
 use super::change::{lock_list, stands, status_of};
-use super::{Owner, find, lapse, lock_agent, lock_engine_and_look, room, withdraw_refused};
+use super::{Owner, find, hours, lapse, lock_agent, lock_engine_and_look, room, withdraw_refused};
 use crate::functions::{self, LaidOut};
 use crate::rows::json::RawJson;
 use crate::schema::{import_errors, import_rows};
@@ -159,6 +159,7 @@ fn hold_campaign(conn: &mut PgConnection, import: &NewImport) -> Result<Owner, F
                 campaign: new.id.as_uuid(),
                 agent,
                 lapses_at: lapse::lapses_at(conn, user, &new.fields)?,
+                by_zone: new.fields.use_contact_timezone,
             });
         }
         ImportTarget::Existing(id) => id.as_uuid(),
@@ -201,6 +202,7 @@ fn open_campaign(conn: &mut PgConnection, user: Uuid, id: Uuid) -> Result<Owner,
         campaign: id,
         agent: campaign.fields.agent_id.as_uuid(),
         lapses_at: lapse::lapses_at(conn, user, &campaign.fields)?,
+        by_zone: campaign.fields.use_contact_timezone,
     })
 }
 
@@ -264,6 +266,9 @@ fn count_calls(
         ..LaidOut::default()
     };
     functions::count_laid_out(conn, owner.campaign, laid_out)?;
+    if owner.by_zone {
+        hours::lay_out_missing(conn, owner.campaign, at)?;
+    }
     if let Some(country) = import.country {
         sql_query(
             "UPDATE campaigns SET country = $2, updated_at = $3 \

@@ -290,6 +290,10 @@ const COLUMNS: &str = "coalesce(i.of_contact, '00000000-0000-0000-0000-000000000
     coalesce(i.reason, e.reason) AS reason, i.call_id, i.wakes_at, i.started_at, i.finished_at, \
     i.priority, i.position";
 
+/// What the list says of the contact of an item `i`: looked up for each, however few there seem to be.
+const LISTED: &str = "LEFT JOIN LATERAL (SELECT k.* FROM campaign_contacts k \
+    WHERE k.campaign_id = $1 AND k.contact_id = i.of_contact OFFSET 0) m ON true";
+
 /// How a contact's last call ended, of this item or the one before, while the present one has not.
 const EARLIER: &str = "LEFT JOIN LATERAL (SELECT b.outcome, b.reason FROM call_queue_history b \
     WHERE b.id IN (i.item_id, m.earlier_item_id) AND i.finished_at IS NULL \
@@ -299,7 +303,7 @@ const EARLIER: &str = "LEFT JOIN LATERAL (SELECT b.outcome, b.reason FROM call_q
 fn of_list(items: &str, order: &str) -> String {
     format!(
         "SELECT {COLUMNS}, true AS is_last FROM ({items}) i \
-         LEFT JOIN campaign_contacts m ON m.campaign_id = $1 AND m.contact_id = i.of_contact \
+         {LISTED} \
          {EARLIER} ORDER BY {order}"
     )
 }
@@ -325,7 +329,7 @@ fn over_chunk(
              WHERE h.campaign_id = $1 AND h.status = $2 AND h.finished_at >= $3 \
                  AND (h.finished_at, h.id) < ($4, $5) \
              ORDER BY h.finished_at DESC, h.id DESC LIMIT $6) i \
-         LEFT JOIN campaign_contacts m ON m.campaign_id = $1 AND m.contact_id = i.of_contact \
+         {LISTED} \
          {EARLIER} ORDER BY i.finished_at DESC, i.item_id DESC",
         over = Row::OVER,
     ))

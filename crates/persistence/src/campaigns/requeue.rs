@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::change::{lock_list, stands, status_of};
 use super::contacts::{end_of_list, name_items};
 use super::{
-    LAY_OUT_CHUNK, Owner, find, hours, insert_calls, lapse, lock_engine_and_look, new_items,
-    number, room,
+    LAY_OUT_CHUNK, NewCalls, Owner, find, hours, insert_calls, lapse, lock_engine_and_look,
+    new_items, number, room, zones,
 };
 use crate::functions::{self, LaidOut};
 use crate::rows::unreadable;
@@ -54,17 +54,22 @@ pub(super) fn requeue_contacts_on_conn(
         campaign,
         agent: present.fields.agent_id.as_uuid(),
         lapses_at: lapse::lapses_at(conn, user, &present.fields)?,
+        by_zone: present.fields.use_contact_timezone,
     };
     let tail = end_of_list(conn, campaign)?.tail;
     for (nth, chunk) in rows.chunks(LAY_OUT_CHUNK).enumerate() {
         let before = number(nth * LAY_OUT_CHUNK);
         let contacts: Vec<Uuid> = chunk.iter().map(|row| row.contact_id).collect();
-        let items = new_items(chunk.len());
-        let laid_out = insert_calls(conn, owner, &contacts, &items, tail + before)?;
+        let calls = NewCalls {
+            items: new_items(chunk.len()),
+            zones: zones::of_contacts(conn, owner, &contacts)?,
+            contacts,
+        };
+        let laid_out = insert_calls(conn, owner, &calls, tail + before)?;
         if laid_out != chunk.len() {
             return Err(StoreError::Internal("a locked contact is gone".into()).into());
         }
-        name_new_items(conn, campaign, chunk, &contacts, &items)?;
+        name_new_items(conn, campaign, chunk, &calls)?;
     }
 
     let (at, refused) = lock_engine_and_look(conn, owner, seen)?;
@@ -83,6 +88,8 @@ pub(super) fn requeue_contacts_on_conn(
         .execute(conn)?;
         let again = find(conn, user, campaign)?.ok_or(StoreError::NotFound)?;
         hours::lay_out_anew(conn, &again.into_campaign()?, at)?;
+    } else if owner.by_zone {
+        hours::lay_out_missing(conn, campaign, at)?;
     }
     let withdrawn = match refused.is_empty() {
         true => 0,
@@ -144,20 +151,20 @@ fn name_new_items(
     conn: &mut PgConnection,
     campaign: Uuid,
     ended: &[EndedRow],
-    contacts: &[Uuid],
-    items: &[Uuid],
+    calls: &NewCalls,
 ) -> QueryResult<()> {
     let attempts: Vec<i32> = ended.iter().map(|row| row.attempts).collect();
     sql_query(
         "UPDATE campaign_contacts m SET earlier_item_id = m.item_id, item_id = i.item_id, \
-             earlier_attempts = m.earlier_attempts + i.attempts \
-         FROM unnest($2, $3, $4) i (contact_id, item_id, attempts) \
+             earlier_attempts = m.earlier_attempts + i.attempts, zone = i.zone \
+         FROM unnest($2, $3, $4, $5) i (contact_id, item_id, attempts, zone) \
          WHERE m.campaign_id = $1 AND m.contact_id = i.contact_id",
     )
     .bind::<SqlUuid, _>(campaign)
-    .bind::<Array<SqlUuid>, _>(contacts)
-    .bind::<Array<SqlUuid>, _>(items)
+    .bind::<Array<SqlUuid>, _>(&calls.contacts)
+    .bind::<Array<SqlUuid>, _>(&calls.items)
     .bind::<Array<Integer>, _>(attempts)
+    .bind::<Array<Nullable<Text>>, _>(&calls.zones)
     .execute(conn)
     .map(drop)
 }

@@ -85,9 +85,12 @@ fn load(conn: &mut PgConnection, item_id: Uuid) -> QueryResult<Option<PlaceRow>>
              y.dispatch_paused, s.due_direct::integer AS due_direct, \
              CASE q.call_type WHEN 'direct' THEN s.held_direct ELSE s.held_campaign END \
                  AS held_until, \
-             coalesce(o.open, true) AS open, c.status AS campaign_status, \
+             coalesce(o.open, true) AND (q.zone IS NULL OR EXISTS (SELECT FROM campaign_windows w \
+                 WHERE w.campaign_id = q.campaign_id AND w.zone = q.zone AND w.opened)) AS open, \
+             c.status AS campaign_status, \
              (SELECT min(w.opens_at) FROM campaign_windows w \
-                 WHERE w.campaign_id = q.campaign_id AND NOT w.opened) AS opens_at, \
+                 WHERE w.campaign_id = q.campaign_id AND w.zone = coalesce(q.zone, '') \
+                     AND NOT w.opened) AS opens_at, \
              c.max_concurrent_calls AS campaign_limit, \
              CASE WHEN c.max_concurrent_calls IS NOT NULL THEN ( \
                  SELECT count(*)::integer FROM active_calls a \

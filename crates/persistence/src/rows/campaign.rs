@@ -32,6 +32,7 @@ pub(crate) struct CampaignRow {
     end_date: Option<NaiveDate>,
     campaign_timezone: Option<String>,
     use_custom_timezone: bool,
+    use_contact_timezone: bool,
     max_retries: i32,
     retry_interval_minutes: i32,
     max_concurrent_calls: Option<i32>,
@@ -95,7 +96,8 @@ impl CampaignRow {
         (SELECT json_agg(json_build_array(r.outcome, r.times, r.after_minutes))::text \
             FROM campaign_retries r WHERE r.campaign_id = c.id) AS retries, \
         CASE WHEN c.use_custom_timezone THEN c.campaign_timezone ELSE u.time_zone END AS zone, \
-        k.open, NOT k.keeps_hours OR k.opened_at IS NOT NULL AS has_opened, w.opens_at, \
+        k.open AND (NOT c.use_contact_timezone OR coalesce(w.opened, false)) AS open, \
+        NOT k.keeps_hours OR k.opened_at IS NOT NULL AS has_opened, w.opens_at, \
         nullif(w.closes_at, 'infinity') AS closes_at, s.due::bigint + s.later AS waiting, \
         (SELECT count(*) FROM active_calls a \
             WHERE a.user_id = c.user_id AND a.campaign_id = c.id) AS active, \
@@ -103,8 +105,11 @@ impl CampaignRow {
         s.cancelled::bigint AS cancelled, s.expired::bigint AS expired \
         FROM campaigns c JOIN campaign_counts s ON s.campaign_id = c.id \
         JOIN campaign_slots k ON k.campaign_id = c.id JOIN users u ON u.id = c.user_id \
-        LEFT JOIN LATERAL (SELECT w.opens_at, w.closes_at FROM campaign_windows w \
-            WHERE w.campaign_id = c.id ORDER BY w.opens_at LIMIT 1) w ON true";
+        LEFT JOIN LATERAL (SELECT w.opens_at, w.closes_at, w.opened FROM campaign_windows w \
+            WHERE w.campaign_id = c.id AND (NOT c.use_contact_timezone OR EXISTS ( \
+                SELECT FROM call_queue q WHERE q.campaign_id = c.id AND q.zone = w.zone \
+                    AND q.call_type = 'campaign' AND q.wakes_at IS NULL)) \
+            ORDER BY w.opens_at LIMIT 1) w ON true";
 
     /// As it is stored: one that was started is active, though its first hours may not have come.
     pub(crate) fn status(&self) -> Result<CampaignStatus, Failure> {
@@ -158,6 +163,7 @@ impl CampaignRow {
                 end_date: self.end_date,
                 campaign_timezone: self.campaign_timezone,
                 use_custom_timezone: self.use_custom_timezone,
+                use_contact_timezone: self.use_contact_timezone,
                 weekdays: Weekdays::from_names(&self.weekdays).map_err(|_| {
                     unreadable("campaigns.weekdays", format!("{:?}", self.weekdays))
                 })?,
@@ -246,6 +252,7 @@ pub(crate) struct NewCampaignRow<'a> {
     end_date: Option<NaiveDate>,
     campaign_timezone: Option<&'a str>,
     use_custom_timezone: bool,
+    use_contact_timezone: bool,
     weekdays: Vec<&'static str>,
     holidays: Vec<NaiveDate>,
     legal_hours: Option<&'static str>,
@@ -280,6 +287,7 @@ impl<'a> NewCampaignRow<'a> {
             end_date: fields.end_date,
             campaign_timezone: fields.campaign_timezone.as_deref(),
             use_custom_timezone: fields.use_custom_timezone,
+            use_contact_timezone: fields.use_contact_timezone,
             weekdays: fields.weekdays.iter().map(DayOfWeek::as_str).collect(),
             holidays: fields.holidays.iter().copied().collect(),
             legal_hours: fields.legal_hours.map(LegalHours::as_str),

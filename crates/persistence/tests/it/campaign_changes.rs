@@ -25,6 +25,7 @@ fn other_words(of: &CampaignFields) -> CampaignFields {
         end_date: None,
         campaign_timezone: None,
         use_custom_timezone: false,
+        use_contact_timezone: false,
         retries: RetryPolicy {
             max_retries: 3,
             interval_minutes: 7,

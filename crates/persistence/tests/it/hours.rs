@@ -12,6 +12,7 @@ use crate::model::database_clock::DatabaseClock;
 use crate::scene::{Scene, first_page, new_campaign, texts};
 
 mod changed;
+mod zones;
 
 /// A Wednesday.
 const MORNING: &str = "2030-05-01T06:00:00Z";

@@ -34,11 +34,12 @@ const IMPORT: &str = "2026-11-27-000000_import_lists";
 const PACE: &str = "2026-11-27-000001_pace_campaigns";
 const BOUND: &str = "2026-11-27-000002_bound_queues";
 const SPARE: &str = "2026-11-27-000003_spare_numbers";
-const ALL: [&str; 20] = [
+const ZONES: &str = "2026-11-27-000005_keep_zones";
+const ALL: [&str; 21] = [
     FIRST, DIRECT, ENGINE, WHOLE, SETTLE, TALLY, PLACES, TOKENS, ADDITIVE, HAND, OWN, LISTS,
-    CHANGE, KEYS, RETRY, HOURS, IMPORT, PACE, BOUND, SPARE,
+    CHANGE, KEYS, RETRY, HOURS, IMPORT, PACE, BOUND, SPARE, ZONES,
 ];
-const NEWEST: &str = SPARE;
+const NEWEST: &str = ZONES;
 
 /// A deployment from before direct calls: 3 users, 6 campaigns, 6,000 calls in every status.
 const OLD_DEPLOYMENT: &str = "

@@ -349,7 +349,7 @@ async fn a_store_is_ready_only_on_the_schema_it_needs() {
     migrations::down(scene.database.url()).unwrap();
     let older = scene.store.ready().await.unwrap_err();
     assert!(matches!(older, StoreError::Unavailable(_)));
-    assert!(older.to_string().contains("spare_numbers"), "{older}");
+    assert!(older.to_string().contains("keep_zones"), "{older}");
 }
 
 #[tokio::test]

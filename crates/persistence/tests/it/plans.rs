@@ -10,6 +10,8 @@ use diesel::{PgConnection, QueryableByName, RunQueryDsl, sql_query};
 use crate::scene::{count, texts};
 use callq_persistence::connect;
 
+mod zones;
+
 const SERVER: &str = "00000000-0000-0000-0000-000000000001";
 
 /// Calls settled, ended and asked for at once.

@@ -335,6 +335,7 @@ pub(crate) fn new_campaign(
             end_date: None,
             campaign_timezone: Some("Asia/Kolkata".into()),
             use_custom_timezone: true,
+            use_contact_timezone: false,
             weekdays: Weekdays::ALL,
             holidays: BTreeSet::new(),
             legal_hours: None,

@@ -5,11 +5,13 @@ use callq_domain::NewCampaign;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Nullable, Timestamptz, Uuid as SqlUuid};
+use uuid::Uuid;
 
 use super::CHUNK;
 use crate::Failure;
 use crate::campaigns::contacts::end_of_list;
-use crate::campaigns::{Owner, insert_campaign, insert_slots};
+use crate::campaigns::{Owner, insert_campaign, insert_slots, zones};
+use crate::functions::IdRow;
 
 const NEW_CONTACTS: &str = "\
     INSERT INTO contacts (id, user_id, phone_number, name, time_zone, user_data) \
@@ -65,6 +67,19 @@ fn rows_of(conn: &mut PgConnection, before: i64) -> QueryResult<(i64, i64)> {
     Ok((range.from, range.until))
 }
 
+/// The contacts of these rows who are called.
+fn contacts_of(conn: &mut PgConnection, from: i64, until: i64) -> QueryResult<Vec<Uuid>> {
+    let rows: Vec<IdRow> = sql_query(
+        "SELECT coalesce(p.contact_id, r.contact_id) AS id \
+         FROM import_plan p JOIN import_rows r ON r.row = p.row \
+         WHERE p.nth IS NOT NULL AND p.row BETWEEN $1 AND $2 AND r.row BETWEEN $1 AND $2",
+    )
+    .bind::<BigInt, _>(from)
+    .bind::<BigInt, _>(until)
+    .load(conn)?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
 /// A campaign without calls so far.
 pub(super) fn insert_draft(
     conn: &mut PgConnection,
@@ -103,6 +118,10 @@ pub(super) fn lay_out(conn: &mut PgConnection, owner: Owner, calls: u64) -> Resu
             .bind::<BigInt, _>(until)
             .bind::<Nullable<Timestamptz>, _>(owner.lapses_at)
             .execute(conn)?;
+        if owner.by_zone {
+            let contacts = contacts_of(conn, from, until)?;
+            zones::assign(conn, owner, &contacts)?;
+        }
     }
     Ok(())
 }
