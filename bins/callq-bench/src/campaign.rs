@@ -2,30 +2,30 @@
 //! resumed and cancelled, while other users' direct calls come evenly and every slot is taken. Its
 //! statistics are asked for all the while and must add up each time.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use callq_domain::OperatorStore;
-use callq_persistence::{Database, PostgresStore, connect};
+use callq_domain::{CallId, OperatorStore};
+use callq_persistence::{Database, PostgresStore};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::cli::Cli;
-use crate::cluster::{BenchDatabase, Cluster};
+use crate::cluster::Cluster;
 use crate::dialer::{Dialer, SECRET, Waits};
-use crate::drain::all_down;
 use crate::http::{Connection, request, request_with};
-use crate::judge::{Verdict, audit};
+use crate::judge::judge;
 use crate::latency::{Latencies, Percentiles};
+use crate::numbering;
 use crate::pace::Pace;
 use crate::report::{Figure, Report};
 use crate::seed::{Backlog, Order, provider_name, seed};
 use crate::server::Server;
 use crate::witness::{Limits, Witness};
-use crate::{numbering, sql};
 
 const DATABASE: &str = "bench_campaign";
 const LIMITS: Limits = Limits {
@@ -179,6 +179,7 @@ async fn run(
         latencies: Latencies::default(),
     };
     let campaign = tokio::sync::watch::Sender::new(None);
+    let mut up = VecDeque::new();
     let script = async {
         let began = Instant::now();
         let imported = owner.import(list).await?;
@@ -203,15 +204,16 @@ async fn run(
         done = script => done?,
         ended = asking.run() => bail!("direct calls: {:?}", ended.err()),
         ended = looking.run(campaign.subscribe()) => bail!("statistics: {:?}", ended.err()),
-        ended = end_evenly(&mut dialer) => bail!("the dialer: {:?}", ended.err()),
+        ended = end_evenly(&mut dialer, &mut up) => bail!("the dialer: {:?}", ended.err()),
         violation = witness.violated() => bail!("not correct: {violation}"),
     };
     let direct = dialer.waits().take().percentiles();
-    end_all(&mut dialer, &witness).await?;
+    dialer.end_all(up).await?;
     let mut connection = server.connect().await?;
     let last = looking.look(&mut connection, id).await?;
     server.stop().await?;
-    let verdict = judge(&database, &operator, &witness, &last).await?;
+    // Who was not called was cancelled.
+    let verdict = judge(&database, &operator, &witness, last.cancelled).await?;
     report.judge("campaign", &verdict)?;
     Ok(Run {
         import,
@@ -369,10 +371,9 @@ impl Looking {
 }
 
 /// Ends the call that is up longest, so many times a second, for ever.
-async fn end_evenly(dialer: &mut Dialer) -> anyhow::Result<()> {
+async fn end_evenly(dialer: &mut Dialer, up: &mut VecDeque<CallId>) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
     let mut pace = Pace::new(END_RATE);
-    let mut up = std::collections::VecDeque::new();
     loop {
         tokio::select! {
             call = dialer.next_call() => up.push_back(call?),
@@ -385,59 +386,6 @@ async fn end_evenly(dialer: &mut Dialer) -> anyhow::Result<()> {
             },
         }
     }
-}
-
-/// Ends whatever is up, and what still comes, until nothing does.
-async fn end_all(dialer: &mut Dialer, witness: &Arc<Witness>) -> anyhow::Result<()> {
-    for call in witness.up() {
-        dialer.end(call);
-    }
-    let down = all_down(witness);
-    tokio::pin!(down);
-    loop {
-        tokio::select! {
-            ended = &mut down => return ended,
-            call = dialer.next_call() => dialer.end(call?),
-        }
-    }
-}
-
-/// Who was not called was cancelled, and all else is on record once.
-async fn judge(
-    database: &BenchDatabase,
-    store: &PostgresStore,
-    witness: &Witness,
-    last: &Statistics,
-) -> anyhow::Result<Verdict> {
-    let progress = witness.progress();
-    let url = database.url.clone();
-    let (violations, inversions, completed, waiting) =
-        tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-            let mut conn = connect(&url)?;
-            Ok((
-                sql::priority_violations(&mut conn)?,
-                sql::inversions(&mut conn)?,
-                sql::completed_calls(&mut conn)?,
-                sql::items(&mut conn, false)?,
-            ))
-        })
-        .await??;
-    let lost = [
-        progress.placed.abs_diff(progress.ended),
-        progress.placed.abs_diff(completed.unsigned_abs()),
-        witness.missing().abs_diff(last.cancelled),
-        waiting.unsigned_abs(),
-    ];
-    Ok(Verdict {
-        calls: progress.placed,
-        witnessed: witness.counts(),
-        inversions_on_record: inversions.unsigned_abs(),
-        priority_violations: violations.unsigned_abs(),
-        lost_calls: lost.into_iter().max().unwrap_or(0),
-        leaked_slots: u64::from(store.system_state().await?.slots.active),
-        audit_differences: audit(store).await?,
-        ..Verdict::default()
-    })
 }
 
 #[cfg(test)]

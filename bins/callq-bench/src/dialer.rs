@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::drain::all_down;
 use crate::http::{Connection, answer, request_with};
 use crate::latency::Latencies;
 use crate::numbering;
@@ -153,6 +154,25 @@ impl Dialer {
         if let Some(ends) = &self.ends {
             // A reporter that failed is told by `next_call`.
             let _ = ends.send(call);
+        }
+    }
+
+    /// Ends these calls, and what still comes, until nothing does.
+    pub(crate) async fn end_all(
+        &mut self,
+        up: impl IntoIterator<Item = CallId>,
+    ) -> anyhow::Result<()> {
+        for call in up {
+            self.end(call);
+        }
+        let witness = Arc::clone(&self.shared.witness);
+        let down = all_down(&witness);
+        tokio::pin!(down);
+        loop {
+            tokio::select! {
+                ended = &mut down => return ended,
+                call = self.next_call() => self.end(call?),
+            }
         }
     }
 

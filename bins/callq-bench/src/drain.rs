@@ -267,7 +267,7 @@ async fn drain(
         transactions: meter.transactions_since(transactions)?,
         end: courier.take_latencies().percentiles(),
     };
-    let verdict = judge(database, &operator, witness).await?;
+    let verdict = judge(database, &operator, witness, 0).await?;
     Ok((run, verdict))
 }
 

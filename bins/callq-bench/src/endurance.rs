@@ -124,7 +124,7 @@ pub(crate) async fn measure(
     operator.set_dispatch_paused(true).await?;
     pacer.end_all(&witness).await?;
     fleet.stop().await;
-    let verdict = judge(&database, &hasty_store(&database)?, &witness).await?;
+    let verdict = judge(&database, &hasty_store(&database)?, &witness, 0).await?;
     report.judge("endurance", &verdict)?;
     add_figures(report, offered, &minutes)?;
     cluster.drop_database(DATABASE)

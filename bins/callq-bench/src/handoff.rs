@@ -13,7 +13,6 @@ use callq_persistence::{Database, PostgresStore};
 use crate::cli::Cli;
 use crate::cluster::Cluster;
 use crate::dialer::{Dialer, SECRET};
-use crate::drain::all_down;
 use crate::judge::judge;
 use crate::latency::Percentiles;
 use crate::pace::Pace;
@@ -115,9 +114,9 @@ async fn run(cli: &Cli, cluster: &Cluster, report: &mut Report) -> anyhow::Resul
     let half = stage.dialer.take_hand_offs().percentiles();
 
     operator.set_dispatch_paused(true).await?;
-    stage.end_all().await?;
+    stage.dialer.end_all(stage.up.drain(..)).await?;
     server.stop().await?;
-    let verdict = judge(&database, &operator, &witness).await?;
+    let verdict = judge(&database, &operator, &witness, 0).await?;
     report.judge("hand-off", &verdict)?;
     Ok(Run {
         idle,
@@ -203,19 +202,5 @@ impl Stage {
             }
         }
         Ok(f64::from(ended) / began.elapsed().as_secs_f64())
-    }
-
-    /// Ends whatever is up, and what still comes, until nothing does.
-    async fn end_all(&mut self) -> anyhow::Result<()> {
-        while self.end_oldest() {}
-        let witness = Arc::clone(&self.witness);
-        let down = all_down(&witness);
-        tokio::pin!(down);
-        loop {
-            tokio::select! {
-                ended = &mut down => return ended,
-                call = self.dialer.next_call() => self.dialer.end(call?),
-            }
-        }
     }
 }

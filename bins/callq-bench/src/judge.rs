@@ -89,11 +89,13 @@ impl Verdict {
     }
 }
 
-/// Judges a database on which nothing runs any more and no call is up.
+/// Judges a database on which nothing runs any more and no call is up. So many calls were cancelled
+/// before they went.
 pub(crate) async fn judge(
     database: &BenchDatabase,
     store: &PostgresStore,
     witness: &Witness,
+    cancelled: u64,
 ) -> anyhow::Result<Verdict> {
     let (progress, limits) = (witness.progress(), witness.limits());
     let url = database.url.clone();
@@ -111,12 +113,14 @@ pub(crate) async fn judge(
         })
         .await??;
     // Each call that went is on record once, as completed, and so is its item; those that did not
-    // go still wait.
+    // go still wait, or were cancelled.
     let lost = [
         progress.placed.abs_diff(progress.ended),
         progress.placed.abs_diff(completed.unsigned_abs()),
-        progress.placed.abs_diff(over.unsigned_abs()),
-        witness.missing().abs_diff(waiting.unsigned_abs()),
+        (progress.placed + cancelled).abs_diff(over.unsigned_abs()),
+        witness
+            .missing()
+            .abs_diff(waiting.unsigned_abs() + cancelled),
     ];
     Ok(Verdict {
         calls: progress.placed,

@@ -170,11 +170,6 @@ impl Witness {
         self.state().progress
     }
 
-    /// Calls that are up.
-    pub(crate) fn up(&self) -> Vec<CallId> {
-        self.state().up.keys().copied().collect()
-    }
-
     pub(crate) fn counts(&self) -> Counts {
         self.state().counts
     }

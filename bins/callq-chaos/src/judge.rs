@@ -155,9 +155,7 @@ pub(crate) fn judge(
         &mut conn,
         "SELECT count(*) FROM call_queue_history WHERE retried",
     )?;
-    for _ in 0..again {
-        notes.count("calls made again");
-    }
+    notes.add("calls made again", again.unsigned_abs());
     judge_order_by_sight(&records, &accepted, ledger, notes);
     for counter in sql::lines(
         &mut conn,

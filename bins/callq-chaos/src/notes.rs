@@ -154,7 +154,11 @@ impl Notes {
 
     /// Counts something worth reporting.
     pub(crate) fn count(&self, what: &'static str) {
-        *self.book().counts.entry(what).or_default() += 1;
+        self.add(what, 1);
+    }
+
+    pub(crate) fn add(&self, what: &'static str, times: u64) {
+        *self.book().counts.entry(what).or_default() += times;
     }
 
     pub(crate) fn accepted(&self, call: Accepted) {

@@ -399,7 +399,7 @@ async fn change(
 }
 
 /// What a change could not be made for; a full queue is counted and logged.
-fn refused(api: &Api, caller: Caller, error: StoreError) -> Problem {
+pub(crate) fn refused(api: &Api, caller: Caller, error: StoreError) -> Problem {
     if let StoreError::QueueFull(full) = &error {
         api.metrics.count_campaign_queue_full();
         log::warn!(user_id:% = caller.user(); "contacts of a campaign were not queued: {full}");

@@ -16,7 +16,7 @@ use callq_lists::{List, OpenError, TEMPLATE};
 
 use crate::api::Api;
 use crate::auth::Caller;
-use crate::campaigns::CampaignRequest;
+use crate::campaigns::{CampaignRequest, refused};
 use crate::fields;
 use crate::json;
 use crate::params::PathId;
@@ -46,6 +46,8 @@ const CSV: &str = "text/csv; charset=utf-8";
         (status = 415, description = "The body is no form, or the file is not CSV"),
         (status = 422, description = "Rows failed, and nothing was imported: the report of 200 \
             beside the problem"),
+        (status = 503, description = "As many lists are imported as may be, or as many campaign calls \
+            of yours wait as may; nothing was changed. See `limit` and `waiting`"),
     )
 )]
 #[post("/api/campaigns/upload-csv")]
@@ -70,7 +72,7 @@ pub(crate) async fn import_list(
         .map_err(of_open)?;
     let is_new = matches!(import.target, ImportTarget::New(_));
     let report = api.ports.imports.import_list(import, Box::new(list)).await;
-    let report = report.map_err(|error| of_import(error, is_new))?;
+    let report = report.map_err(|error| of_import(&api, caller, error, is_new))?;
     if report.imported > 0 && !report.dry_run {
         // The campaign may be under way.
         api.ports.door.wake();
@@ -190,7 +192,7 @@ fn of_open(error: OpenError) -> Problem {
     }
 }
 
-fn of_import(error: ImportError, is_new: bool) -> Problem {
+fn of_import(api: &Api, caller: Caller, error: ImportError, is_new: bool) -> Problem {
     match error {
         ImportError::List(fault) => Problem::bad_list(&fault),
         ImportError::Store(StoreError::NotFound) if is_new => {
@@ -199,7 +201,7 @@ fn of_import(error: ImportError, is_new: bool) -> Problem {
         ImportError::Store(StoreError::Conflict(sentence)) => {
             Problem::conflict(fields::sentence(sentence)).with_field("campaign_id")
         }
-        ImportError::Store(error) => Problem::of_store(error, "campaign"),
+        ImportError::Store(error) => refused(api, caller, error),
     }
 }
 

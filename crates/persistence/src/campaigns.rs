@@ -199,7 +199,7 @@ fn create_campaign_on_conn(
         lapses_at: lapse::lapses_at(conn, user, &campaign.fields)?,
         by_zone: campaign.fields.use_contact_timezone,
     };
-    lay_out_calls(conn, owner, &contacts)?;
+    lay_out_calls(conn, owner, &campaign.fields, &contacts)?;
     find(conn, user, id)?
         .ok_or(StoreError::NotFound)?
         .into_campaign()
@@ -295,11 +295,18 @@ fn unknown_contact(
 /// by one, which is most of the time that this takes.
 ///
 /// Who must not be called gets a call that is over: cancelled, `do-not-call`.
-fn lay_out_calls(conn: &mut PgConnection, owner: Owner, contacts: &[Uuid]) -> QueryResult<()> {
+fn lay_out_calls(
+    conn: &mut PgConnection,
+    owner: Owner,
+    fields: &CampaignFields,
+    contacts: &[Uuid],
+) -> Result<(), Failure> {
     let laid_out = list_and_lay_out(conn, owner, contacts, 0, 0)?;
+    lapse::follow_clocks(conn, owner, fields)?;
     insert_slots(conn, owner, laid_out.waiting, laid_out.refused)?;
     let (at, refused) = lock_engine_and_look(conn, owner, laid_out.seen)?;
-    withdraw_refused(conn, &refused, at)
+    withdraw_refused(conn, &refused, at)?;
+    Ok(())
 }
 
 /// The counters of a campaign that nobody else has seen yet.

@@ -9,7 +9,7 @@ use crate::fake::{Fake, page_of};
 /// So many campaign calls may wait, and one does.
 const FULL: u64 = 100;
 
-fn full(asked: u64) -> StoreError {
+pub(crate) fn full(asked: u64) -> StoreError {
     StoreError::QueueFull(QueueFull {
         call_type: CallType::Campaign,
         limit: u32::try_from(FULL).expect("a small number"),

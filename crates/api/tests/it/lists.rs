@@ -4,6 +4,7 @@ use actix_web::test::TestRequest;
 use callq_domain::{CampaignStatus, ImportTarget, StoreError};
 use serde_json::{Value, json};
 
+use crate::fake_campaigns::full;
 use crate::world::{Answered, World, request};
 
 const PATH: &str = "/api/campaigns/upload-csv";
@@ -281,6 +282,21 @@ async fn a_campaign_that_is_anothers_or_over_takes_no_list() {
     world.fake.state().campaigns[0].status = CampaignStatus::Completed;
     let over = upload(&world, &parts).await.problem(409);
     assert_eq!(over["current_status"], "completed");
+}
+
+#[actix_web::test]
+async fn a_list_that_there_is_no_room_for_is_503_and_counted() {
+    let world = World::new();
+    let id = draft(&world).await;
+    let parts = [("campaign_id", id.as_bytes()), ("file", LIST.as_bytes())];
+    world.fake.state().import_fault = Some(full(1));
+
+    let problem = upload(&world, &parts).await.problem(503);
+
+    assert_eq!(problem["type"], "/problems/queue-full");
+    let metrics = world.get("/metrics").await.text;
+    assert!(metrics.contains("callq_campaigns_queue_full_total 1"));
+    assert_eq!(world.fake.state().wakes, 0);
 }
 
 #[actix_web::test]

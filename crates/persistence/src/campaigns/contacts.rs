@@ -262,6 +262,7 @@ fn add_contacts_on_conn(
     };
     let end = end_of_list(conn, campaign)?;
     let calls = list_and_lay_out(conn, owner, &ids, end.listed, end.tail)?;
+    lapse::follow_clocks(conn, owner, &present.fields)?;
     let (at, refused) = lock_engine_and_look(conn, owner, calls.seen)?;
     let status = status_of(conn, user, campaign)?;
     if status.is_over() {

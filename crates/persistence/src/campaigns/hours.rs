@@ -66,7 +66,7 @@ pub(super) fn lay_out_anew(
     campaign: &Campaign,
     at: DateTime<Utc>,
 ) -> Result<(), Failure> {
-    let found: Vec<ZoneWindows> = zones::of_campaign(conn, campaign)?
+    let found: Vec<ZoneWindows> = zones::of_campaign(conn, campaign.id.as_uuid())?
         .into_iter()
         .map(|zone| ZoneWindows::of(campaign, zone, at))
         .collect::<Result<_, _>>()?;

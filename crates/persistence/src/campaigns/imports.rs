@@ -124,6 +124,7 @@ fn import_list_on_conn(
         }
         plan::hold_contacts(conn)?;
         calls::lay_out(conn, owner, plan.calls)?;
+        follow_clocks(conn, import, owner)?;
     }
     let (has_file, errors) = faults.keep(conn, import)?;
     if changes {
@@ -144,6 +145,17 @@ fn import_list_on_conn(
         refused,
         dry_run: import.dry_run,
     }))
+}
+
+/// What is laid out gives up by the clocks of its contacts, if the campaign goes by these.
+fn follow_clocks(conn: &mut PgConnection, import: &NewImport, owner: Owner) -> Result<(), Failure> {
+    match &import.target {
+        ImportTarget::New(new) => lapse::follow_clocks(conn, owner, &new.fields),
+        ImportTarget::Existing(_) => {
+            let row = find(conn, owner.user, owner.campaign)?.ok_or(StoreError::NotFound)?;
+            lapse::follow_clocks(conn, owner, &row.into_campaign()?.fields)
+        }
+    }
 }
 
 /// The campaign, which takes no other list until the end of the transaction. One to be made has its

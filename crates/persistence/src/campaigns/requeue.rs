@@ -71,6 +71,7 @@ pub(super) fn requeue_contacts_on_conn(
         }
         name_new_items(conn, campaign, chunk, &calls)?;
     }
+    lapse::follow_clocks(conn, owner, &present.fields)?;
 
     let (at, refused) = lock_engine_and_look(conn, owner, seen)?;
     let status = status_of(conn, user, campaign)?;

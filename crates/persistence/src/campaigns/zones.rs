@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use callq_domain::{Campaign, PhoneNumber, zone_of_contact};
+use callq_domain::{PhoneNumber, zone_of_contact};
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Uuid as SqlUuid};
@@ -64,22 +64,18 @@ pub(super) fn of_contacts(
     Ok(contacts.iter().map(zone).collect())
 }
 
-/// The zones by which calls of a campaign go.
-pub(super) fn of_campaign(
-    conn: &mut PgConnection,
-    campaign: &Campaign,
-) -> QueryResult<Vec<String>> {
+/// The zones by which calls of a campaign go; its own if it does not go by contacts' clocks.
+pub(super) fn of_campaign(conn: &mut PgConnection, campaign: Uuid) -> QueryResult<Vec<String>> {
     #[derive(QueryableByName)]
     struct ZoneRow {
         #[diesel(sql_type = Text)]
         zone: String,
     }
-    let mut zones = Vec::new();
-    if campaign.fields.use_contact_timezone {
-        let query = "SELECT zone FROM campaign_zones WHERE campaign_id = $1 ORDER BY zone";
-        let rows = sql_query(query).bind::<SqlUuid, _>(campaign.id.as_uuid());
-        zones.extend(rows.load::<ZoneRow>(conn)?.into_iter().map(|row| row.zone));
-    }
+    let query = "SELECT z.zone FROM campaign_zones z JOIN campaigns c ON c.id = z.campaign_id \
+        WHERE c.id = $1 AND c.use_contact_timezone ORDER BY z.zone";
+    let rows = sql_query(query).bind::<SqlUuid, _>(campaign);
+    let rows = rows.load::<ZoneRow>(conn)?;
+    let mut zones: Vec<String> = rows.into_iter().map(|row| row.zone).collect();
     if zones.is_empty() {
         zones.push(OWN.to_owned());
     }

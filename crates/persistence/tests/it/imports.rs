@@ -7,8 +7,8 @@ use std::time::Instant;
 use callq_domain::{
     CallId, CampaignContactStore, CampaignId, CampaignStatus, CampaignStore, ContactFields,
     ContactId, DirectoryStore, ImportError, ImportId, ImportReport, ImportStore, ImportTarget,
-    LegalHours, ListFault, ListRow, ListRows, NewImport, Outcome, PhoneNumber, ReservedCall,
-    RetryCause, RetryRule, RowFault, SkippedRows, StoreError, UserId, Weekdays,
+    LegalHours, ListFault, ListRow, ListRows, NewImport, Outcome, PhoneNumber, QueueDefaults,
+    ReservedCall, RetryCause, RetryRule, RowFault, SkippedRows, StoreError, UserId, Weekdays,
 };
 use chrono::NaiveDate;
 use diesel::connection::SimpleConnection;
@@ -209,6 +209,40 @@ async fn a_contact_that_is_there_is_called_and_stays_as_it_is() {
     let told = texts(&mut scene.connection(), calls);
     assert_eq!(told, [r#"true Countess {"tier": 1}"#, "false"]);
     assert_eq!(scene.count("SELECT count(*) FROM contacts"), 3);
+}
+
+#[tokio::test]
+async fn a_list_that_there_is_no_room_for_leaves_nothing_and_a_draft_takes_it() {
+    let scene = Scene::new().await;
+    let user = scene.user().await;
+    let (draft, active) = (scene.draft(user, 1).await, scene.campaign(user, 2).await);
+    let defaults = QueueDefaults {
+        max_queued_campaign_calls: Some(4),
+        ..QueueDefaults::default()
+    };
+    scene.store.adopt_queue_defaults(defaults).await.unwrap();
+    let before = scene.left();
+
+    let refused = scene
+        .store
+        .import_list(into(user, active), rows(people(&scene, 3)))
+        .await;
+
+    let Err(ImportError::Store(StoreError::QueueFull(full))) = refused else {
+        panic!("five would wait: {refused:?}");
+    };
+    assert_eq!((full.limit, full.waiting, full.asked), (4, 2, 3));
+    assert_eq!(scene.left(), before);
+    let report = scene.import(into(user, active), people(&scene, 2)).await;
+    assert_eq!(report.imported, 2);
+    assert_eq!(
+        scene
+            .import(into(user, draft), people(&scene, 9))
+            .await
+            .imported,
+        9
+    );
+    scene.assert_counters_equal_rows().await;
 }
 
 #[tokio::test]

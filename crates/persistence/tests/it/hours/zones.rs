@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use callq_domain::{
-    CampaignContactStore, ContactId, ContactSelection, ContactStatus, ContactsAdded, ReservedCall,
-    RetryPolicy, zone_of_contact,
+    CampaignContactStore, ContactId, ContactSelection, ContactStatus, ContactsAdded, ImportId,
+    ImportStore, ImportTarget, ListRow, NewImport, PhoneNumber, ReservedCall, RetryPolicy,
+    zone_of_contact,
 };
 
 use super::*;
@@ -575,4 +576,118 @@ async fn give_back_at_once(scene: &Scene, call: &ReservedCall) {
     };
     let settled = callq_domain::EngineStore::settle(&scene.store, scene.server, &batch).await;
     settled.unwrap();
+}
+
+/// When waiting calls give up, by the beginnings of their numbers.
+fn expiries(play: &Play) -> Vec<String> {
+    let query = "SELECT left(phone_number, -4) || ' ' || to_char(expires_at AT TIME ZONE 'UTC', 'DD HH24:MI') \
+        FROM call_queue ORDER BY position";
+    texts(&mut play.scene.connection(), query)
+}
+
+fn list(user: UserId, target: ImportTarget) -> NewImport {
+    NewImport {
+        id: ImportId::new(),
+        user_id: user,
+        target,
+        country: None,
+        partial: false,
+        dry_run: false,
+    }
+}
+
+/// A list of these numbers.
+fn rows(numbers: &[&str]) -> callq_domain::ListRows {
+    let rows = (2..).zip(numbers.to_vec()).map(|(row, number)| {
+        Ok(Ok(ListRow {
+            row,
+            phone_number: PhoneNumber::from_trusted(number),
+            name: None,
+            time_zone: None,
+            user_data: None,
+        }))
+    });
+    Box::new(rows.collect::<Vec<_>>().into_iter())
+}
+
+#[tokio::test]
+async fn nobody_expires_before_its_own_hours_however_it_came_to_be_called() {
+    let mut play = Play::new().await;
+    play.scene
+        .sql("UPDATE system_state SET campaign_call_ttl_seconds = 3600");
+    // Nine o'clock in Berlin, whose zone is the user's, is two in New York and eleven at night in Los Angeles.
+    play.scene
+        .sql("UPDATE users SET time_zone = 'Europe/Berlin'");
+    play.at("2030-05-01T07:30:00Z");
+    let contacts = play.contacts_of(&[BERLIN, NEW_YORK, TOLL_FREE]);
+    let id = play.draft_of(contacts, |_| {}).await;
+    let made = [
+        "+4930901 01 08:30",
+        "+1212555 01 14:00",
+        "+18005552 01 08:30",
+    ];
+    assert_eq!(expiries(&play), made);
+
+    play.start(id).await;
+    let later = [ContactId::new()];
+    play.scene.sql(&format!(
+        "INSERT INTO contacts (id, user_id, phone_number) VALUES ('{}', '{}', '{LOS_ANGELES}7777')",
+        later[0], play.user
+    ));
+    let store = &play.scene.store;
+    store
+        .add_campaign_contacts(play.user, id, later.to_vec())
+        .await
+        .unwrap();
+    let there = list(play.user, ImportTarget::Existing(id));
+    let numbers = ["+12125558001", "+49309018002"];
+    store.import_list(there, rows(&numbers)).await.unwrap();
+
+    let added = [
+        "+1213555 01 17:00",
+        "+1212555 01 14:00",
+        "+4930901 01 08:30",
+    ];
+    assert_eq!(expiries(&play), [&made[..], &added[..]].concat());
+    play.scene.assert_counters_equal_rows().await;
+}
+
+#[tokio::test]
+async fn an_imported_list_is_called_by_each_contacts_clock() {
+    let mut play = Play::new().await;
+    let agent = play.scene.agent(play.user).await;
+    let mut campaign = new_campaign(play.user, agent, Vec::new());
+    campaign.fields.use_custom_timezone = false;
+    campaign.fields.use_contact_timezone = true;
+    campaign.fields.first_call_time = "09:00:00".parse().unwrap();
+    campaign.fields.last_call_time = "17:00:00".parse().unwrap();
+    campaign.fields.start_date = "2030-05-01".parse().unwrap();
+    let id = campaign.id;
+    let new = list(play.user, ImportTarget::New(Box::new(campaign)));
+    let store = &play.scene.store;
+    let numbers = ["+12125558001", "+49309018002"];
+    store.import_list(new, rows(&numbers)).await.unwrap();
+    play.start(id).await;
+    // Into one that is under way, with a zone that it had no calls in.
+    let more = list(play.user, ImportTarget::Existing(id));
+    store
+        .import_list(more, rows(&["+12135558003"]))
+        .await
+        .unwrap();
+
+    let zones = [
+        "+12125558001 America/New_York",
+        "+49309018002 Europe/Berlin",
+        "+12135558003 America/Los_Angeles",
+    ];
+    assert_eq!(play.zones_of_calls(), zones);
+    for (opens, who) in [
+        ("2030-05-01T07:00:00Z", BERLIN),
+        ("2030-05-01T13:00:00Z", NEW_YORK),
+        ("2030-05-01T16:00:00Z", LOS_ANGELES),
+    ] {
+        play.at(opens);
+        assert_eq!(play.called().await, [who], "at {opens}");
+    }
+    assert_eq!(play.campaign(id).await.status, CampaignStatus::Completed);
 }
